@@ -1,0 +1,1 @@
+"""Entry points of the functions that run in AWS Lambda: `rollout` and boto3, nothing else."""

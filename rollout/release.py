@@ -1,0 +1,208 @@
+"""The manifest: what a channel releases, to which rings, behind which gates."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import total_ordering
+from typing import Literal
+
+from rollout.codec import canonical, decode_text
+
+SCHEMA = 1
+SEMVER = re.compile(  # semver.org, with the leading v that many teams write
+    r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(?:-((?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*))?"
+    r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
+
+
+@total_ordering
+class Version:
+    """A semantic version, ordered by precedence (semver.org, section 11). A leading `v` is taken off."""
+
+    def __init__(self, text: str) -> None:
+        match = SEMVER.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a semantic version such as 2.1.0 or 2.1.0-rc.1")
+        self.text = text.removeprefix("v")
+        core = tuple(int(part) for part in match.group(1, 2, 3))
+        before = match.group(4)
+        # a release comes after its pre-releases; numbers come before words
+        rest = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in before.split(".")) if before else ()
+        self._key = (core, before is None, rest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and self._key == other._key
+
+    def __lt__(self, other: Version) -> bool:
+        return self._key < other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Firmware:
+    """One firmware image and whom it is for."""
+
+    version: str
+    """Semantic version without a leading v."""
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+    size: int
+    """Bytes, at least 1."""
+    hardware: str
+    """The hardware family it runs on; a device of another answers REJECTED."""
+    minimum_version: str | None = None
+    """The oldest version it may install over; an older device answers REJECTED."""
+    allow_downgrade: bool = False
+    """Whether it may be released although it is not above the last good version."""
+
+    @property
+    def key(self) -> str:
+        """Where the artifact lies in the channel's bucket."""
+        return f"firmware/{self.version}/{self.sha256}.bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureLimit:
+    """When a ring has failed: `percent` of its finished devices failed or timed out, of at least `minimum` finished."""
+
+    percent: float = 10.0
+    minimum: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmGate:
+    """A CloudWatch alarm that a ring's gate watches, and what its going to ALARM does."""
+
+    name: str
+    action: Literal["hold", "rollback"] = "hold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a ring must show before the next ring starts (for the last ring: before the release is the last good one)."""
+
+    coverage_percent: float = 90.0
+    """Devices finished (succeeded, failed, timed out), of the ring's devices that the job is for."""
+    success_percent: float = 95.0
+    """Devices succeeded, of those finished or in progress: what is still running counts against the release."""
+    minimum_succeeded: int = 1
+    """Devices that must have succeeded, whatever the percentages say."""
+    failure_limit: FailureLimit = FailureLimit()
+    soak_minutes: float = 0.0
+    """How long the ring must stay healthy after it reached coverage, least number and success."""
+    alarms: tuple[AlarmGate, ...] = ()
+    approval: bool = False
+    """Whether a person must approve that this ring has proved itself."""
+    deadline_minutes: float | None = None
+    """After this time since the ring started, `on_deadline` decides."""
+    on_deadline: Literal["hold", "advance"] = "hold"
+    """`advance` waives coverage only. A deadline never rolls back: a weekend of offline devices is not a bad release."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RingPlan:
+    """One ring of a release: its share of the fleet in percent (up to two decimals) and its gate."""
+
+    name: str
+    percent: float
+    gate: Gate = Gate()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How many devices a minute are told of the job, as IoT Jobs takes it (CreateJob jobExecutionsRolloutConfig).
+
+    Without `base_per_minute` the rate is constant at `maximum_per_minute` (1 to 1000). With it, the rate starts at
+    `base_per_minute` and is multiplied by `factor` (1.1 to 5, one decimal place) for every `increase_after` devices
+    that were notified or that succeeded.
+    """
+
+    maximum_per_minute: int = 1000
+    base_per_minute: int | None = None
+    factor: float = 2.0
+    increase_after: int = 100
+    increase_on: Literal["notified", "succeeded"] = "succeeded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abort:
+    """IoT's own brake (CreateJob abortConfig): cancels what is still queued. Never on ALL: REJECTED is no failure."""
+
+    on: Literal["FAILED", "TIMED_OUT"]
+    percent: float
+    minimum: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A person's word that a ring has proved the image with this digest."""
+
+    ring: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """When rings may start: `minutes` (1 to 1430) from each time that `cron` (minute hour day month weekday, UTC) names."""
+
+    cron: str
+    minutes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`channels/<channel>/release.json`, as `pulumi up` writes it and the controller reads it."""
+
+    schema: Literal[1]
+    channel: str
+    firmware: Firmware
+    rings: tuple[RingPlan, ...]
+    pace: Pace = Pace()
+    abort: tuple[Abort, ...] = (Abort(on="FAILED", percent=20.0, minimum=5), Abort(on="TIMED_OUT", percent=20.0, minimum=5))
+    in_progress_timeout_minutes: int = 30
+    """1 to 10080; a device that began and went silent is TIMED_OUT after it (CreateJob timeoutConfig)."""
+    presigned_url_seconds: int = 3600
+    """60 to 3600, counted from when the device asks for the document (CreateJob presignedUrlConfig)."""
+    rollback: Literal["automatic", "forbidden"] = "automatic"
+    """`forbidden` is for one-way releases: a failure then halts."""
+    paused: bool = False
+    halted: bool = False
+    approvals: tuple[Approval, ...] = ()
+    start_at: str | None = None
+    """No ring starts before this time (`2026-12-01T02:00:00Z`)."""
+    window: Window | None = None
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Manifest:
+        """Raises DecodeError when the text is not a manifest of this schema."""
+        return decode_text(cls, text)
+
+    def text(self) -> str:
+        return canonical(self)
+
+    def ring(self, name: str) -> RingPlan | None:
+        return next((ring for ring in self.rings if ring.name == name), None)
+
+
+def sha256(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+
+
+def manifest_key(channel: str) -> str:
+    return f"channels/{channel}/release.json"
+
+
+def control_key(channel: str) -> str:
+    return f"channels/{channel}/control.json"
+
+
+def state_key(channel: str) -> str:
+    return f"channels/{channel}/state.json"

@@ -1,0 +1,50 @@
+"""Sandboxes for tests: on free ports, in folders of their own, so that no test touches a running one or another worker's."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pulumi_aws as aws
+import pytest
+
+from sandbox import session
+from sandbox.place import Place
+from tests.sandbox.fleet import Fleet
+
+with warnings.catch_warnings():
+    # loaded when first used, these modules warn of each of their old classes, which nobody here uses
+    warnings.simplefilter("ignore", DeprecationWarning)
+    LOADED = (aws.lambda_.Function, aws.s3.Bucket)
+
+
+def free_place(folder: Path) -> Place:
+    """A place for a sandbox on two ports that nothing listens on."""
+    with socket.socket() as one, socket.socket() as two:
+        for probe in (one, two):
+            probe.bind(("127.0.0.1", 0))
+        return Place(folder=folder, port=one.getsockname()[1], mqtt_port=two.getsockname()[1])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """An empty place; what the test starts there is ended after it."""
+    place = free_place(tmp_path / "sandbox")
+    yield place
+    session.down(place)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """The deployed `local` stack with five devices, all of them on 2.1.0, the last good release."""
+    place = free_place(tmp_path_factory.mktemp("fleet") / "sandbox")
+    try:
+        fleet = Fleet(place)
+        fleet.connect()
+        fleet.proved("2.1.0")
+        yield fleet
+        fleet.disconnect()
+    finally:
+        session.down(place)

@@ -1,0 +1,674 @@
+"""What the decision keeps true, whatever happens: random histories, and the stories a person would tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollout import actions as act
+from rollout.decide import decide
+from rollout.gates import healthy
+from rollout.observed import OPERATOR_HALT, Alarm, Counts
+from rollout.release import AlarmGate, Approval, FailureLimit, Gate, Manifest, RingPlan
+from rollout.state import (
+    NEEDS_A_PERSON,
+    ApprovalOrder,
+    Control,
+    Order,
+    ResumeOrder,
+    RetryOrder,
+    RollbackOrder,
+    State,
+)
+from rollout.window import show, utc
+from tests.simulation.world import NAMES, Device, World, firmware
+
+ORDER = Order(by="alice", at=0.0, why="a test")
+GATE = Gate(coverage_percent=80, success_percent=80, failure_limit=FailureLimit(percent=10, minimum=2), soak_minutes=2)
+
+
+def manifest(version: str, gate: Gate = GATE, rings: str = "canary:20 early:30 broad:50", **changes: Any) -> Manifest:
+    plans = tuple(
+        RingPlan(name=name, percent=float(percent), gate=gate) for name, percent in (r.split(":") for r in rings.split())
+    )
+    return Manifest(schema=1, channel="stable", firmware=firmware(version), rings=plans, **changes)
+
+
+def world(devices: int = 60, version: str = "1.1.0", **changes: Any) -> World:
+    """A fleet on which `version` has become the last good release."""
+    found = World(manifest(version, **changes), devices)
+    found.run(30)
+    assert found.state.last_good == firmware(version)
+    assert found.versions() == {version}
+    return found
+
+
+def rolled_back(fleet: World) -> bool:
+    """Whether the standing rollback has brought everybody back."""
+    return fleet.state.rollback is not None and fleet.state.rollback.done_at is not None
+
+
+# Stories
+
+
+def test_a_good_release_passes_ring_by_ring_and_becomes_the_last_good_one() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    seen = []
+    for _ in range(30):
+        fleet.run(1)
+        candidate = fleet.state.candidate
+        seen.append(sorted(candidate.rings) if candidate else None)
+    assert [s for n, s in enumerate(seen) if n == 0 or s != seen[n - 1]] == [
+        ["canary"], ["canary", "early"], ["broad", "canary", "early"], None,
+    ]  # fmt: skip
+    assert fleet.versions() == {"1.2.0"}
+    assert fleet.state.last_good == firmware("1.2.0")
+    assert fleet.state.previous_good == firmware("1.1.0")
+
+
+def test_the_first_release_needs_no_last_good_one_but_has_no_way_back() -> None:
+    fleet = World(manifest("1.1.0"), 60)
+    fleet.bad = {"1.1.0"}
+    fleet.run(10)
+    assert fleet.state.halt is not None
+    assert "no last good release to go back to" in fleet.state.halt.why
+    assert fleet.versions() == {"1.0.0"}
+
+
+def test_a_bad_release_is_stopped_in_the_first_ring_and_only_the_exposed_return() -> None:
+    fleet = world()
+    fleet.bad_on = {"1.2.0": {d.name for d in fleet.in_ring("canary")[::2]}}
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(20)
+    assert fleet.versions() == {"1.1.0"}
+    assert firmware("1.2.0").sha256 in fleet.state.refused
+    begun = {d.name for d in fleet.devices.values() if "1.2.0" in d.history} | fleet.bad_on["1.2.0"]
+    rollback = fleet.state.rollback
+    assert rollback is not None
+    assert rollback.done_at is not None
+    assert begun <= fleet.groups[rollback.offer.sequence] <= {d.name for d in fleet.in_ring("canary")}
+    assert not any("1.2.0" in d.history for ring in ("early", "broad") for d in fleet.in_ring(ring))
+
+
+def test_rings_that_had_passed_go_back_whole() -> None:
+    fleet = world()
+    fleet.bad_on = {"1.2.0": {d.name for d in fleet.in_ring("early")}}
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(30)
+    assert fleet.versions() == {"1.1.0"}
+    assert all("1.2.0" in d.history for d in fleet.in_ring("canary"))
+    assert not any("1.2.0" in d.history for d in fleet.in_ring("broad"))
+    assert fleet.state.rollback is not None
+    assert not fleet.groups[fleet.state.rollback.offer.sequence] & {d.name for d in fleet.in_ring("canary")}
+
+
+def test_silent_bricks_fail_the_ring_when_they_time_out() -> None:
+    fleet = world()
+    fleet.bricks = {"1.2.0"}
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(60)
+    assert firmware("1.2.0").sha256 in fleet.state.refused
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_git_revert_of_a_running_release_brings_the_exposed_back_and_refuses_nothing() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(6)
+    assert "1.2.0" in fleet.versions()
+    fleet.manifest = manifest("1.1.0")
+    fleet.run(20)
+    assert fleet.versions() == {"1.1.0"}
+    assert not fleet.state.refused
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(30)
+    assert fleet.versions() == {"1.2.0"}
+
+
+def test_git_revert_of_a_good_release_brings_the_one_before_back_without_allow_downgrade() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(30)
+    fleet.manifest = manifest("1.1.0")
+    fleet.run(30)
+    assert fleet.versions() == {"1.1.0"}
+    assert fleet.state.last_good == firmware("1.1.0")
+
+
+def test_an_older_version_needs_allow_downgrade() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.0.5")
+    fleet.run(5)
+    assert fleet.state.waiting.kind == "refused"
+    assert "allowDowngrade" in fleet.state.waiting.text
+    allowed = manifest("1.0.5")
+    fleet.manifest = replace(allowed, firmware=replace(allowed.firmware, allow_downgrade=True))
+    fleet.run(30)
+    assert fleet.versions() == {"1.0.5"}
+
+
+def test_a_version_keeps_its_digest() -> None:
+    fleet = world()
+    other = manifest("1.1.0")
+    fleet.manifest = replace(other, firmware=replace(other.firmware, sha256="f" * 64))
+    fleet.run(5)
+    assert "keeps its digest" in fleet.state.waiting.text
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_a_newer_release_supersedes_a_running_one_and_what_that_exposed_still_counts() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, approval=True))
+    fleet.run(8)
+    exposed = {d.name for d in fleet.devices.values() if d.runs.version == "1.2.0"}
+    assert exposed
+    fleet.bad = {"1.3.0"}
+    fleet.manifest = manifest("1.3.0")
+    fleet.run(30)
+    assert fleet.versions() == {"1.1.0"}, "devices on the superseded release come back too"
+
+
+def test_forbidden_rollback_halts() -> None:
+    fleet = world()
+    fleet.bad = {"1.2.0"}
+    fleet.manifest = manifest("1.2.0", rollback="forbidden")
+    fleet.run(20)
+    assert fleet.state.halt is not None
+    assert "rollback is forbidden" in fleet.state.halt.why
+    assert fleet.state.rollback is None
+    assert not fleet.live("canary", "1.2.0")
+
+
+def test_a_failed_rollback_is_said_aloud_until_somebody_retries() -> None:
+    fleet = world()
+    victim = fleet.in_ring("canary")[0]
+    victim.runs = firmware("1.2.0")
+    fleet.bad = {"1.2.0"}
+    fleet.bad_on = {"1.1.0": {victim.name}}
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(10)
+    assert fleet.state.waiting.kind == "rollback-failed"
+    assert "1 devices" in fleet.state.waiting.text
+    fleet.bad_on = {}
+    assert fleet.state.rollback is not None
+    sequence = fleet.state.rollback.offer.sequence
+    fleet.control = Control(retry=RetryOrder(ring="rollback", sequence=sequence, order=ORDER))
+    fleet.run(10)
+    assert fleet.versions() == {"1.1.0"}
+    assert fleet.state.rollback is not None
+    assert fleet.state.rollback.done_at is not None
+
+
+def test_an_exposed_device_that_never_answers_is_said_to_be_lost_after_an_hour_and_may_still_return() -> None:
+    fleet = world()
+    fleet.bad_on = {"1.2.0": {d.name for d in fleet.in_ring("canary")[1:]}}
+    lost = fleet.in_ring("canary")[0]
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(2)
+    lost.online = False
+    fleet.run(50)
+    early = fleet.state.waiting.kind
+    fleet.run(20)
+    assert (early, fleet.state.waiting.kind) == ("rollback", "rollback-failed")
+    lost.online = True
+    fleet.run(5)
+    assert rolled_back(fleet)
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_a_large_rollback_is_over_only_when_everybody_was_enrolled_and_is_back() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, approval=True))
+    fleet.run(8)
+    fleet.enrolled_a_run = 1
+    fleet.manifest = manifest("1.1.0")
+    exposed = [d for d in fleet.devices.values() if d.runs.version == "1.2.0"]
+    assert len(exposed) > 5
+    fleet.run(len(exposed) - 2)
+    fleet.enrolled_a_run = 0
+    fleet.run(5)
+    assert not rolled_back(fleet)
+    assert fleet.state.waiting.kind == "rollback"
+    fleet.enrolled_a_run = 1
+    fleet.run(10)
+    assert rolled_back(fleet)
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_a_release_taken_back_while_its_successor_waits_still_brings_the_exposed_back() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, approval=True))
+    fleet.run(8)
+    fleet.manifest = manifest("1.3.0", start_at=show(utc(fleet.now + 86_400)))
+    fleet.run(3)
+    assert fleet.state.waiting.kind == "window"
+    fleet.manifest = manifest("1.1.0")
+    fleet.run(10)
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_offers_in_the_same_second_have_different_sequences() -> None:
+    fleet = world()
+    for version in ("1.2.0", "1.3.0", "1.4.0"):
+        fleet.manifest = manifest(version)
+        fleet.control_run()
+    made = [NAMES.sequence(name) for name in fleet.jobs if "canary" in name]
+    assert len(set(made)) == len(made) == 4
+
+
+# Gates
+
+
+def test_what_is_still_in_progress_counts_against_the_release() -> None:
+    gate = Gate(coverage_percent=50, success_percent=90)
+    assert healthy(gate, Counts(succeeded=9, in_progress=1), True, False, False) is None
+    waiting = healthy(gate, Counts(succeeded=8, in_progress=2), True, False, False)
+    assert waiting is not None
+    assert waiting.kind == "success"
+
+
+def test_rejected_devices_count_neither_for_nor_against() -> None:
+    gate = Gate(coverage_percent=90, success_percent=90)
+    assert healthy(gate, Counts(succeeded=9, failed=1, rejected=500), True, False, False) is None
+
+
+def test_counts_are_not_believed_while_the_job_still_rolls_out() -> None:
+    waiting = healthy(Gate(), Counts(succeeded=10), False, False, False)
+    assert waiting is not None
+    assert waiting.kind == "settling"
+
+
+def test_a_ring_waits_for_its_soak() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=60))
+    fleet.run(30)
+    assert fleet.state.waiting.kind == "soak"
+    assert fleet.state.waiting.until is not None
+    assert fleet.versions("early") == {"1.1.0"}
+    fleet.run(40)
+    assert "1.2.0" in fleet.versions("early")
+
+
+@pytest.mark.parametrize("state", ["ALARM", "INSUFFICIENT_DATA", None])
+def test_an_alarm_that_is_not_ok_holds(state: Any) -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, alarms=(AlarmGate(name="latency"),)))
+    fleet.run(1)
+    fleet.alarms = {"latency": Alarm(state=state, since=fleet.now)} if state else {}
+    fleet.run(15)
+    assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("alarms", "canary")
+    fleet.alarms = {"latency": Alarm(state="OK", since=fleet.now)}
+    fleet.run(30)
+    assert fleet.versions() == {"1.2.0"}
+
+
+def test_an_alarm_set_to_roll_back_does_so_only_when_it_goes_off_after_the_ring_started() -> None:
+    gate = replace(GATE, alarms=(AlarmGate(name="latency", action="rollback"),))
+    fleet = world()
+    fleet.alarms = {"latency": Alarm(state="ALARM", since=fleet.now)}
+    fleet.manifest = manifest("1.2.0", gate=gate)
+    fleet.run(10)
+    assert fleet.state.candidate is None, "red before the ring started: it does not start"
+    fleet.alarms = {"latency": Alarm(state="OK", since=fleet.now)}
+    fleet.run(2)
+    fleet.alarms = {"latency": Alarm(state="ALARM", since=fleet.now)}
+    fleet.run(10)
+    assert firmware("1.2.0").sha256 in fleet.state.refused
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_an_approval_names_ring_and_digest() -> None:
+    gate = replace(GATE, approval=True)
+    fleet = world()
+    wrong = (Approval(ring="canary", sha256=firmware("1.3.0").sha256), Approval(ring="early", sha256=firmware("1.2.0").sha256))
+    fleet.manifest = manifest("1.2.0", gate=gate, approvals=wrong)
+    fleet.run(15)
+    assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("approval", "canary")
+    right = ApprovalOrder(ring="canary", sha256=firmware("1.2.0").sha256, order=ORDER)
+    fleet.control = Control(approvals=(right,))
+    fleet.run(15)
+    assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("nothing", None) or fleet.state.waiting.ring == "broad"
+    assert fleet.versions("canary") == fleet.versions("early") == {"1.2.0"}
+
+
+def test_an_empty_ring_never_passes_for_being_empty() -> None:
+    fleet = World(manifest("1.1.0"), 60)
+    for device in fleet.in_ring("canary"):
+        device.ring = "broad"
+    fleet.run(30)
+    assert fleet.versions() == {"1.0.0"}
+    assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("approval", "canary")
+    fleet.control = Control(approvals=(ApprovalOrder(ring="canary", sha256=firmware("1.1.0").sha256, order=ORDER),))
+    fleet.run(30)
+    assert fleet.versions() == {"1.1.0"}
+
+
+@pytest.mark.parametrize(("on_deadline", "passes"), [("hold", False), ("advance", True)])
+def test_a_deadline_holds_or_advances_and_never_rolls_back(on_deadline: Any, passes: bool) -> None:
+    fleet = world()
+    for device in fleet.in_ring("canary")[3:]:
+        device.online = False
+    gate = replace(GATE, coverage_percent=90, deadline_minutes=20, on_deadline=on_deadline)
+    fleet.manifest = manifest("1.2.0", gate=gate)
+    fleet.run(40)
+    assert not fleet.state.refused
+    assert ("1.2.0" in fleet.versions("early")) is passes
+    assert passes or fleet.state.waiting.kind == "deadline"
+
+
+def test_a_ring_starts_only_in_its_window() -> None:
+    fleet = world()
+    opens = utc(fleet.now + 7200).replace(minute=0, second=0)
+    fleet.manifest = manifest("1.2.0", start_at=show(opens))
+    fleet.run(20)
+    assert fleet.state.waiting.kind == "window"
+    assert fleet.state.waiting.until == opens.timestamp()
+    assert fleet.versions() == {"1.1.0"}
+    fleet.run(150)
+    assert fleet.versions() == {"1.2.0"}
+
+
+def test_rollbacks_ignore_the_window() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, approval=True))
+    fleet.run(5)
+    later = show(utc(fleet.now + 86_400))
+    fleet.manifest = manifest("1.1.0", start_at=later)
+    fleet.run(10)
+    assert fleet.versions() == {"1.1.0"}
+
+
+# People
+
+
+def test_pause_holds_the_next_ring_and_lets_the_running_one_go_on() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(1)
+    fleet.control = Control(paused=ORDER)
+    fleet.run(30)
+    assert fleet.versions("canary") == {"1.2.0"}
+    assert fleet.versions("early") == {"1.1.0"}
+    assert fleet.state.waiting.kind == "paused"
+    fleet.control = Control()
+    fleet.run(30)
+    assert fleet.versions() == {"1.2.0"}
+
+
+def test_halt_cancels_the_candidate_and_resume_offers_it_anew() -> None:
+    fleet = world()
+    for device in fleet.in_ring("canary"):
+        device.online = False
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(2)
+    fleet.control = Control(halted=ORDER)
+    fleet.run(2)
+    assert not fleet.live("canary", "1.2.0")
+    for device in fleet.in_ring("canary"):
+        device.online = True
+    fleet.run(10)
+    assert fleet.versions() == {"1.1.0"}
+    fleet.control = Control()
+    fleet.run(30)
+    assert fleet.versions() == {"1.2.0"}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+@pytest.mark.parametrize("which", ["candidate", "stable"])
+def test_a_job_ended_by_hand_is_a_halt_until_resume(how: str, which: str) -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
+    fleet.run(3)
+    assert fleet.state.candidate is not None
+    offer = fleet.state.candidate.rings["canary"].offer if which == "candidate" else fleet.state.stable["broad"]
+    name = NAMES.job("canary" if which == "candidate" else "broad", offer.sequence)
+    if how == "cancelled":
+        fleet.cancel(name, "TOO_RISKY")
+    else:
+        fleet.cancel(name, None)
+        fleet.deleted.add(name)
+    fleet.run(10)
+    assert fleet.state.halt is not None
+    assert name in fleet.state.halt.why
+    assert not fleet.live("canary", "1.2.0")
+    fleet.control = Control(resume=ResumeOrder(halt="some other halt", order=ORDER))
+    fleet.run(5)
+    assert fleet.state.halt is not None
+    fleet.control = Control(resume=ResumeOrder(halt=fleet.state.halt.id, order=ORDER))
+    fleet.run(120)
+    assert fleet.versions() == {"1.2.0"}
+
+
+def test_a_halt_and_a_resume_while_the_controller_was_down_offer_the_ring_anew() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
+    fleet.run(3)
+    assert fleet.state.candidate is not None
+    offer = fleet.state.candidate.rings["canary"].offer
+    fleet.cancel(NAMES.job("canary", offer.sequence), OPERATOR_HALT)
+    fleet.run(150)
+    assert fleet.state.halt is None
+    assert fleet.versions() == {"1.2.0"}
+
+
+def test_an_operator_rolls_back_a_release_that_had_become_the_last_good_one() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(30)
+    fleet.control = Control(rollback=RollbackOrder(sha256=firmware("1.2.0").sha256, order=ORDER))
+    fleet.run(10)
+    assert fleet.versions() == {"1.1.0"}
+    assert fleet.state.waiting.kind == "refused"
+
+
+def test_a_refused_manifest_starts_nothing_but_a_running_bad_release_is_still_stopped() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(1)
+    fleet.bad = {"1.2.0"}
+    fleet.manifest = None
+    fleet.run(20)
+    assert firmware("1.2.0").sha256 in fleet.state.refused
+    assert fleet.versions() == {"1.1.0"}
+
+
+def test_a_ring_that_the_configuration_adds_gets_the_last_good_release() -> None:
+    fleet = world(rings="canary:20 broad:80")
+    fleet.manifest = manifest("1.1.0", rings="canary:20 early:30 broad:50")
+    joiner = Device("new-0001", "early", firmware("1.0.0"))
+    fleet.devices[joiner.name] = joiner
+    fleet.run(5)
+    assert joiner.runs == firmware("1.1.0")
+
+
+def test_a_device_that_joins_during_a_release_ends_on_what_its_ring_runs() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
+    fleet.run(5)
+    for n in range(20):
+        fleet.devices[f"new-{n}"] = Device(f"new-{n}", ("canary", "broad")[n % 2], firmware("1.0.0"))
+    fleet.run(5)
+    assert fleet.versions("canary") == {"1.2.0"}
+    assert fleet.versions("broad") == {"1.1.0"}
+
+
+# Random histories
+
+Step = Callable[[World], None]
+VERSIONS = ["1.2.0", "1.3.0", "1.4.0", "1.0.5", "1.1.0"]
+RINGS = ["canary", "early", "broad"]
+
+
+def step(name: str, value: Any) -> Step:
+    """One thing that may happen to a fleet."""
+
+    def happen(fleet: World) -> None:
+        live = sorted(n for n, job in fleet.jobs.items() if job.status == "IN_PROGRESS")
+        control = fleet.control
+        match name:
+            case "time":
+                fleet.tick(60.0 * value)
+            case "run":
+                fleet.control_run()
+            case "killed":
+                fleet.control_run(acts=value)
+            case "release":
+                fleet.manifest = manifest(value)
+            case "refuse":
+                fleet.manifest = None
+            case "bad":
+                fleet.bad ^= {value}
+            case "brick":
+                fleet.bricks ^= {value}
+            case "cancel" if live:
+                fleet.cancel(live[value % len(live)], "BY_HAND")
+            case "delete" if live:
+                fleet.cancel(live[value % len(live)], None)
+                fleet.deleted.add(live[value % len(live)])
+            case "pause":
+                fleet.control = replace(control, paused=ORDER if value else None)
+            case "halt":
+                fleet.control = replace(control, halted=ORDER if value else None)
+            case "resume" if fleet.state.halt:
+                fleet.control = replace(control, resume=ResumeOrder(halt=fleet.state.halt.id, order=ORDER))
+            case "rollback":
+                fleet.control = replace(control, rollback=RollbackOrder(sha256=firmware(value).sha256, order=ORDER))
+            case "retry" if fleet.state.candidate and value in fleet.state.candidate.rings:
+                sequence = fleet.state.candidate.rings[value].offer.sequence
+                fleet.control = replace(control, retry=RetryOrder(ring=value, sequence=sequence, order=ORDER))
+            case "offline":
+                for n, device in enumerate(fleet.devices.values()):
+                    device.online = bool(n % value)
+            case "join":
+                name_ = f"new-{len(fleet.devices)}"
+                fleet.devices[name_] = Device(name_, value, firmware("1.0.0"))
+
+    return happen
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("time"), st.integers(0, 20)),
+        st.tuples(st.sampled_from(["run", "resume", "refuse"]), st.none()),
+        st.tuples(st.just("run"), st.none()),
+        st.tuples(st.just("killed"), st.integers(0, 3)),
+        st.tuples(st.sampled_from(["release", "bad", "brick", "rollback"]), st.sampled_from(VERSIONS)),
+        st.tuples(st.sampled_from(["cancel", "delete"]), st.integers(0, 9)),
+        st.tuples(st.sampled_from(["pause", "halt"]), st.booleans()),
+        st.tuples(st.sampled_from(["retry", "join"]), st.sampled_from(RINGS)),
+        st.tuples(st.just("offline"), st.sampled_from([1, 2, 3, 1000])),
+    ),
+    max_size=60,
+)
+
+
+def lived(history: list[tuple[str, Any]]) -> World:
+    """The fleet after a history, with the invariants checked after every step of it."""
+    fleet = World(manifest("1.1.0"), 30)
+    fleet.run(20)
+    for name, value in history:
+        before = fleet.state
+        step(name, value)(fleet)
+        check(before, fleet, complete=name == "run")
+    return fleet
+
+
+def check(before: State, fleet: World, *, complete: bool) -> None:
+    state = fleet.state
+    assert state.sequence >= before.sequence, "a sequence number never falls"
+    assert set(before.refused) <= set(state.refused), "a refused digest stays refused"
+    assert set(before.versions.items()) <= set(state.versions.items()), "a version keeps its digest"
+    assert state.candidate is None or state.candidate.firmware.sha256 not in state.refused
+    live = {name: job for name, job in fleet.jobs.items() if job.status == "IN_PROGRESS" and name not in fleet.deleted}
+    assert all((NAMES.sequence(name) or 0) <= state.sequence for name in live), "a sequence is stored before its job is made"
+    rings = [state.candidate.rings.get(ring.name) for ring in state.candidate.manifest.rings] if state.candidate else []
+    for earlier, later in pairwise(rings):
+        assert later is None or (earlier is not None and earlier.passed_at is not None), "no ring before the one before passed"
+    if not complete:
+        return
+    for ring in RINGS:
+        mine = [job for job in live.values() if job.create.ring == ring]
+        assert sum(job.create.proving for job in mine) <= 2, "one candidate, and one that has become the ring's own"
+        assert len(mine) <= 2, f"at most one candidate and one last good job for {ring}"
+    for job in live.values():
+        assert job.create.offer.firmware.sha256 not in state.refused, "what is refused is offered to nobody"
+    again = act.actions(state, fleet.observe(), NAMES)
+    assert all(isinstance(action, act.Enroll) for action in again), f"done twice is done once, but again: {again}"
+
+
+@settings(max_examples=150)
+@given(steps)
+def test_whatever_happens_the_rules_hold(history: list[tuple[str, Any]]) -> None:
+    lived(history)
+
+
+@settings(max_examples=100)
+@given(steps)
+def test_deciding_twice_is_deciding_once(history: list[tuple[str, Any]]) -> None:
+    fleet = lived(history)
+    observed = fleet.observe()
+    once = decide(fleet.manifest, fleet.state, observed, fleet.now, NAMES)
+    twice = decide(fleet.manifest, once, observed, fleet.now, NAMES)
+    assert twice.sequence == once.sequence
+    assert (twice.stable, twice.exposing, twice.refused, twice.last_good) == (
+        once.stable,
+        once.exposing,
+        once.refused,
+        once.last_good,
+    )
+    assert (twice.candidate is None) == (once.candidate is None)
+
+
+@settings(max_examples=150)
+@given(steps)
+def test_every_history_ends_well_once_people_let_it(history: list[tuple[str, Any]]) -> None:
+    """Everything comes back to life, everybody says yes, a good release comes: it reaches every device."""
+    fleet = lived(history)
+    fleet.bad, fleet.bricks = set(), set()
+    for device in fleet.devices.values():
+        device.online = True
+    fleet.manifest = manifest("9.0.0")
+    for _ in range(20):
+        halt, rollback = fleet.state.halt, fleet.state.rollback
+        resume = ResumeOrder(halt=halt.id, order=ORDER) if halt else None
+        sequence = rollback.offer.sequence if rollback else 0
+        retry = (
+            RetryOrder(ring="rollback", sequence=sequence, order=ORDER) if fleet.state.waiting.kind == "rollback-failed" else None
+        )
+        approvals = tuple(ApprovalOrder(ring=ring, sha256=firmware("9.0.0").sha256, order=ORDER) for ring in RINGS)
+        fleet.control = Control(resume=resume, retry=retry, approvals=approvals)
+        fleet.run(10)
+    assert fleet.versions() == {"9.0.0"}
+    assert fleet.state.last_good == firmware("9.0.0")
+    assert fleet.state.waiting.kind == "nothing"
+
+
+@settings(max_examples=100)
+@given(steps)
+def test_a_release_that_stands_still_names_what_it_waits_for(history: list[tuple[str, Any]]) -> None:
+    fleet = lived(history)
+    fleet.run(60)
+    before = fleet.state
+    fleet.run(30)
+    state = fleet.state
+    if state.candidate and before.candidate and state.candidate.rings == before.candidate.rings:
+        assert state.waiting.kind != "nothing"
+        assert state.waiting.text
+        assert state.waiting.kind in NEEDS_A_PERSON | {
+            "coverage",
+            "success",
+            "least-number",
+            "alarms",
+            "window",
+            "refused",
+            "rollback",
+            "settling",
+            "soak",
+        }

@@ -1,0 +1,177 @@
+"""docs/device-contract.md and its schemas against the code: what a firmware engineer reads there is what happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from rollout.codec import camel, canonical, encode
+from rollout.document import (
+    MAX_DOCUMENT,
+    OPERATION,
+    RELEASE_TYPE,
+    STATE_TYPE,
+    Statement,
+    artifact_url,
+    der_signature,
+    job_document,
+    unb64url,
+)  # fmt: skip
+from sandbox import download, judge, link, slots
+from sandbox.judge import load_keys, verify
+
+DOCS = Path(__file__).parents[2] / "docs"
+CONTRACT = (DOCS / "device-contract.md").read_text()
+SCHEMAS = DOCS / "schemas"
+EXAMPLES = SCHEMAS / "examples"
+NAMES = ["job-document", "release-statement", "status-details", "shadow"]
+
+
+def schema(name: str) -> Any:
+    return json.loads((SCHEMAS / f"{name}.json").read_text())
+
+
+def example(name: str) -> Any:
+    return json.loads((EXAMPLES / name).read_text())
+
+
+def valid(name: str, message: object) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema(name)).is_valid(message))
+
+
+def test_every_schema_is_one_and_has_an_example_that_fits() -> None:
+    assert sorted(path.stem for path in SCHEMAS.glob("*.json")) == sorted(NAMES)
+    for name in NAMES:
+        jsonschema.Draft202012Validator.check_schema(schema(name))
+        found = sorted(EXAMPLES.glob(f"{name}*.json"))
+        assert found
+        for path in found:
+            jsonschema.validate(json.loads(path.read_text()), schema(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("job-document", {"operation": "reboot"}),
+        ("job-document", {"release": "a.b.c"}),
+        ("job-document", {"url": "http://firmware.example/image"}),
+        ("release-statement", {"sha256": "A" * 64}),
+        ("release-statement", {"size": 0}),
+        ("release-statement", {"sequence": "1"}),
+        ("release-statement", {"version": "v2.1.0"}),
+        ("release-statement", {"expires": 1}),
+        ("status-details", {"step": "thinking"}),
+        ("status-details", {"percent": "101"}),
+        ("status-details", {"percent": 50}),
+        ("status-details", {"detail": "two\nlines"}),
+        ("status-details", {"own": "x" * 1025}),
+        ("status-details", {"a key": "x"}),
+        ("status-details", {f"own{number}": "x" for number in range(9)}),
+        ("status-details", {"step": "done"}),
+        ("shadow", {"state": {"reported": {"firmware": {"version": "2.1.0"}, "hardware": "gateway-a1"}}}),
+    ],
+)
+def test_what_a_schema_refuses(name: str, change: dict[str, Any]) -> None:
+    good = json.loads(min(EXAMPLES.glob(f"{name}*.json"), key=lambda path: "end" in path.stem).read_text())
+    assert valid(name, good)
+    assert not valid(name, good | change)
+
+
+def test_the_statement_schema_names_exactly_the_statement_s_fields() -> None:
+    told = schema("release-statement")
+    fields = {camel(field.name): field.default is dataclasses.MISSING for field in dataclasses.fields(Statement)}
+    assert set(told["properties"]) == set(fields)
+    assert set(told["required"]) == {name for name, required in fields.items() if required}
+
+
+def test_the_controller_s_job_document_fits_its_schema() -> None:
+    key = "firmware/2.1.0+build 1/aa.bin"
+    text = job_document(example("job-document.json")["release"], artifact_url("bucket", "us-east-1", "amazonaws.com", key))
+    jsonschema.validate(json.loads(text), schema("job-document"))
+
+
+def test_the_worked_vector_verifies_and_says_what_is_written() -> None:
+    keys = load_keys((EXAMPLES / "public-key.txt").read_text())
+    statement = verify(example("job-document.json")["release"], keys)
+    assert isinstance(statement, Statement)
+    assert encode(statement) == example("release-statement.json")
+    image = (EXAMPLES / "image.bin").read_bytes()
+    assert (statement.size, statement.sha256) == (len(image), hashlib.sha256(image).hexdigest())
+
+
+def test_the_worked_vector_s_steps_are_as_written() -> None:
+    token = example("job-document.json")["release"]
+    hashed, _, signature = token.rpartition(".")
+    header, payload = hashed.split(".")
+    raw = unb64url(signature)
+    key = load_keys((EXAMPLES / "public-key.txt").read_text())[0]
+    steps = {
+        "header": unb64url(header).decode(),
+        "payload": unb64url(payload).decode(),
+        "characters that are hashed": str(len(hashed)),
+        "their SHA-256": hashlib.sha256(hashed.encode()).hexdigest(),
+        "R": raw[:32].hex(),
+        "S": raw[32:].hex(),
+        "key, X": f"{key.public_numbers().x:064x}",
+        "key, Y": f"{key.public_numbers().y:064x}",
+    }
+    assert {row[0]: row[1].strip("`") for row in table("| Step | Value |")} == steps
+    assert steps["payload"] == canonical(example("release-statement.json"))
+    key.verify(der_signature(raw), hashed.encode(), ec.ECDSA(hashes.SHA256()))
+    with pytest.raises(InvalidSignature):
+        key.verify(der_signature(raw), hashed.encode() + b"A", ec.ECDSA(hashes.SHA256()))
+
+
+def test_the_rules_table_has_every_reason_of_the_code_in_its_order() -> None:
+    reasons = [row[3].strip("`") for row in table("| # | If | Then | `reason` |") if row[3]]
+    assert reasons == [
+        judge.BAD_DOCUMENT, judge.BAD_SIGNATURE, judge.BAD_STATEMENT, judge.OTHER_CHANNEL, judge.OTHER_HARDWARE,
+        "already installed", judge.STALE_SEQUENCE, judge.BELOW_MINIMUM, judge.NEWER_RUNNING,
+        download.NO_DOWNLOAD, download.WRONG_SIZE, download.WRONG_DIGEST, slots.SELF_TEST_FAILED, "installed",
+    ]  # fmt: skip
+
+
+def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
+    for text in (
+        f"`{RELEASE_TYPE}`",
+        f"`{STATE_TYPE}`",
+        f'"operation": "{OPERATION}"',
+        f"At most {MAX_DOCUMENT:,} characters",
+        f"in {slots.MAX_TRIAL_BOOTS} boots",
+        f"up to {slots.MAX_TRIAL_BOOTS} boots",
+        f"after {download.REFUSALS} refused URLs in a row",
+        f"after {download.ATTEMPTS} attempts in a row",
+        f"no answer in {link.REQUEST_SECONDS} s",
+    ):
+        assert text in CONTRACT, f"the contract does not say {text}"
+    for code in (*link.ENDED - {"TerminalStateReached"}, *link.BUSY, "VersionMismatch"):
+        assert any(f"`{code}`" in row[0] for row in table("| `code` | What the device does |")), code
+
+
+def test_every_link_in_the_contract_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", CONTRACT):
+        assert (DOCS / target).exists(), target
+    for name in re.findall(r"`([\w-]+\.(?:txt|bin|json))`", CONTRACT):
+        assert (EXAMPLES / name).exists(), name
+
+
+def table(head: str) -> list[list[str]]:
+    """The rows of the table with this head."""
+    lines = CONTRACT.splitlines()
+    first = lines.index(head) + 2
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows

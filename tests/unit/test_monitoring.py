@@ -1,0 +1,296 @@
+"""Monitoring: event logs, alarms, notifications, dashboard."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from components import documents, monitoring
+from components.documents import METRIC_NAMESPACE
+from components.monitoring import ALARM_RULES, EVENT_ROUTES, Monitoring, MonitoringArgs, dashboard, event_sql, job_search
+from components.naming import ALARMS, EVENT_LOGS
+from tests.unit.examples import LOCATION, NAMES, TAGS, P
+from tests.unit.harness import ROOT, Graph, build
+
+TOPIC = f"arn:aws:sns:us-east-1:123456789012:{P}-notifications"
+RULE = "iot_fleet_0a1b2c3d"
+
+
+@cache
+def made(*, preview: bool = False, notifications: tuple[str, ...] = (), tls_only: bool = True) -> Graph:
+    args = MonitoringArgs(
+        names=NAMES,
+        location=LOCATION,
+        rings=("canary", "broad"),
+        function_name="the-function",
+        function_log="/aws/lambda/the-function",
+        dead_letters_name="the-queue",
+        log_retention_days=7,
+        notifications=notifications,
+        tags=TAGS,
+        tls_only=tls_only,
+    )
+    return build(lambda: {"dashboardUrl": Monitoring("watch", args).dashboard_url}, preview=preview)
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_it_is_logs_with_routes_alarms_a_topic_and_a_dashboard(preview: bool) -> None:
+    routes = [f"watch-{rule.replace('_', '-')}-rule" for rule in EVENT_ROUTES]
+    logs = [f"watch-{events}-log" for events in EVENT_LOGS]
+    alarms = [f"watch-{short}-alarm" for short in ALARMS]
+    rest = [
+        "watch-dashboard",
+        "watch-event-log-rights",
+        "watch-event-log-role",
+        "watch-notifications",
+        "watch-notifications-policy",
+    ]
+    assert made(preview=preview).children("watch") == sorted([*routes, *logs, *alarms, *rest])
+
+
+def test_each_kind_of_event_has_a_log_group_named_with_fleet_and_suffix() -> None:
+    assert {group.name: group.inputs for group in made().of("LogGroup")} == {
+        f"watch-{events}-log": {"name": f"/iot-ota/{P}/{events}", "retentionInDays": 7, "tags": TAGS} for events in EVENT_LOGS
+    }
+
+
+def test_the_routes_fill_the_log_groups() -> None:
+    role = f"arn:aws:iam::123456789012:role/{P}-event-logs"
+    assert {rule.name: rule.inputs for rule in made().of("TopicRule")} == {
+        f"watch-{rule.replace('_', '-')}-rule": {
+            "name": f"{RULE}_{rule}",
+            "description": f"Writes this stack's {rule.replace('_', ' ')} to the log group {events}",
+            "enabled": True,
+            "sqlVersion": "2016-03-23",
+            "sql": event_sql(NAMES, topic, where),
+            "cloudwatchLogs": [{"logGroupName": f"/iot-ota/{P}/{events}", "roleArn": role}],
+            "tags": TAGS,
+        }
+        for rule, (events, topic, where) in EVENT_ROUTES.items()
+    }
+
+
+def test_every_log_group_is_filled() -> None:
+    assert {events for events, _, _ in EVENT_ROUTES.values()} == set(EVENT_LOGS)
+
+
+def test_the_routes_take_this_stacks_events_only() -> None:
+    assert {rule: event_sql(NAMES, topic, where) for rule, (_, topic, where) in EVENT_ROUTES.items()} == {
+        "job_events": "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')",
+        "job_execution_events": "SELECT * FROM '$aws/events/jobExecution/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')",
+        "thing_events": f"SELECT * FROM '$aws/events/thing/+/+' WHERE regexp_matches(thingName, '^{P}-')",
+        "thing_type_events": f"SELECT * FROM '$aws/events/thingType/+/+' WHERE regexp_matches(thingTypeName, '^{P}-')",
+        "thing_type_association_events": (
+            f"SELECT * FROM '$aws/events/thingTypeAssociation/thing/+/thingType/+/+' WHERE regexp_matches(thingName, '^{P}-')"
+        ),
+        "thing_group_events": f"SELECT * FROM '$aws/events/thingGroup/+/+' WHERE regexp_matches(thingGroupName, '^{P}(-|$)')",
+        "thing_group_membership_events": (
+            f"SELECT * FROM '$aws/events/thingGroupMembership/thingGroup/+/thing/+/+' WHERE regexp_matches(topic(5), '^{P}(-|$)')"
+        ),
+        "thing_group_hierarchy_events": (
+            "SELECT * FROM '$aws/events/thingGroupHierarchy/thingGroup/+/childThingGroup/+/+' "
+            f"WHERE regexp_matches(topic(5), '^{P}(-|$)')"
+        ),
+    }
+
+
+def test_the_rules_write_into_these_log_groups_only() -> None:
+    graph = made()
+    assert graph["watch-event-log-role"].inputs == {
+        "name": f"{P}-event-logs",
+        "description": "Topic rules write events into log groups",
+        "assumeRolePolicy": documents.text(documents.event_log_trust(LOCATION, NAMES)),
+        "tags": TAGS,
+    }
+    arns = [f"arn:aws:logs:us-east-1:123456789012:log-group:/iot-ota/{P}/{events}" for events in EVENT_LOGS]
+    assert graph["watch-event-log-rights"].inputs == {
+        "name": "event-logs",
+        "role": f"{P}-event-logs",
+        "policy": documents.text(documents.log_writing_policy(arns)),
+    }
+    for rule in graph.of("TopicRule"):
+        assert "watch-event-log-rights" in graph.before(rule.name), "IoT drops what the role may not write"
+
+
+CONTROLLER = {"Suffix": "0a1b2c3d", "Channel": "stable"}
+ALARM_SHAPES: dict[str, dict[str, Any]] = {
+    "ring-failing": {"metricName": "ReleaseFailed", "treatMissingData": "ignore"},
+    "rollback-failed": {"metricName": "RollbackFailed", "treatMissingData": "ignore"},
+    "no-heartbeat": {
+        "metricName": "Heartbeat",
+        "statistic": "Sum",
+        "comparisonOperator": "LessThanThreshold",
+        "evaluationPeriods": 5,
+        "datapointsToAlarm": 5,
+        "treatMissingData": "breaching",
+    },
+    "refused-manifest": {"metricName": "ManifestRefused", "evaluationPeriods": 5, "datapointsToAlarm": 5},
+    "controller-errors": {
+        "namespace": "AWS/Lambda",
+        "metricName": "Errors",
+        "dimensions": {"FunctionName": "the-function"},
+        "statistic": "Sum",
+        "evaluationPeriods": 5,
+        "datapointsToAlarm": 3,
+    },
+    "dead-letters": {
+        "namespace": "AWS/SQS",
+        "metricName": "ApproximateNumberOfMessagesVisible",
+        "dimensions": {"QueueName": "the-queue"},
+    },
+}
+
+
+@pytest.mark.parametrize("short", ALARMS)
+def test_the_alarms(short: str) -> None:
+    assert made()[f"watch-{short}-alarm"].inputs == {
+        "name": f"{P}-{short}",
+        "alarmDescription": ALARM_RULES[short].description,
+        "namespace": "IotOta",
+        "dimensions": CONTROLLER,
+        "statistic": "Maximum",
+        "comparisonOperator": "GreaterThanOrEqualToThreshold",
+        "threshold": 1,
+        "period": 60,
+        "evaluationPeriods": 1,
+        "datapointsToAlarm": 1,
+        "treatMissingData": "notBreaching",
+        "alarmActions": [TOPIC],
+        "okActions": [TOPIC],
+        "tags": TAGS,
+        **ALARM_SHAPES[short],
+    }
+
+
+def test_there_is_a_rule_for_every_alarm_that_a_gate_may_name() -> None:
+    assert sorted(ALARM_RULES) == sorted(ALARMS) == sorted(ALARM_SHAPES)
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_each_address_is_subscribed(preview: bool) -> None:
+    graph = made(preview=preview, notifications=("ops@example.com", "dev@example.com"))
+    subscriptions = {item.name: (item.inputs["protocol"], item.inputs["endpoint"]) for item in graph.of("TopicSubscription")}
+    assert subscriptions == {
+        "watch-email-dev@example.com": ("email", "dev@example.com"),
+        "watch-email-ops@example.com": ("email", "ops@example.com"),
+    }
+
+
+def test_the_topic_takes_messages_from_alarms() -> None:
+    graph = made()
+    assert graph["watch-notifications"].inputs == {"name": f"{P}-notifications", "tags": TAGS}
+    expected = documents.notifications_policy(TOPIC, LOCATION, NAMES, tls_only=True)
+    assert graph["watch-notifications-policy"].inputs == {"arn": TOPIC, "policy": documents.text(expected)}
+
+
+BODY = dashboard(
+    names=NAMES,
+    location=LOCATION,
+    rings=("canary", "early", "broad"),
+    function_name="the-function",
+    function_log="/aws/lambda/the-function",
+    dead_letters_name="the-queue",
+    alarm_arns={short: f"arn:{short}" for short in ALARMS},
+)
+WIDGETS = {widget["properties"].get("title", "links"): widget for widget in BODY["widgets"]}
+
+
+def test_the_dashboard_is_the_bodys_text() -> None:
+    graph = made()
+    arns = {short: f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{P}-{short}" for short in ALARMS}
+    expected = dashboard(
+        names=NAMES,
+        location=LOCATION,
+        rings=("canary", "broad"),
+        function_name="the-function",
+        function_log="/aws/lambda/the-function",
+        dead_letters_name="the-queue",
+        alarm_arns=arns,
+    )
+    assert graph["watch-dashboard"].document("dashboardBody") == expected
+    assert graph["watch-dashboard"].inputs["dashboardName"] == P
+
+
+def test_the_dashboard_shows_rings_jobs_connections_controller_and_alarms() -> None:
+    assert list(WIDGETS) == [
+        "links",
+        "Alarms",
+        "Ring canary",
+        "Ring early",
+        "Ring broad",
+        "Jobs",
+        "Connections of the account",
+        "Controller",
+        "Controller function",
+        "Event logs: failed writes",
+        "Controller run time",
+    ]
+    assert WIDGETS["Alarms"]["properties"]["alarms"] == [f"arn:{short}" for short in ALARMS]
+
+
+def test_no_two_widgets_lie_on_one_another() -> None:
+    places = [(widget["x"], widget["y"]) for widget in BODY["widgets"]]
+    assert len(set(places)) == len(places)
+    assert all(widget["x"] + widget["width"] <= 24 for widget in BODY["widgets"])
+
+
+def test_a_ring_stacks_its_devices_by_what_became_of_them() -> None:
+    properties = WIDGETS["Ring canary"]["properties"]
+    assert properties["stacked"] is True
+    assert properties["metrics"] == [
+        ["IotOta", f"Devices{what}", "Suffix", "0a1b2c3d", "Channel", "stable", "Ring", "canary"]
+        for what in ("Queued", "InProgress", "Succeeded", "Failed", "TimedOut", "Rejected")
+    ]
+
+
+def test_the_dashboard_searches_the_stacks_jobs() -> None:
+    expressions = [metric[0]["expression"] for metric in WIDGETS["Jobs"]["properties"]["metrics"]]
+    assert expressions == [job_search(NAMES, metric) for metric in monitoring.JOB_METRICS]
+    assert expressions[2] == (
+        "SEARCH('{AWS/IoT,JobId} MetricName=\"SuccededJobExecutionTotalCount\" JobId=0a1b2c3d', 'Maximum', 60)"
+    )
+
+
+AWS_METRICS = {
+    # the names that AWS documents for these namespaces, of those used here
+    "AWS/IoT": {
+        *(f"{state}JobExecutionTotalCount" for state in ("Queued", "InProgress", "Succeded", "Failed", "Rejected", "Canceled")),
+        *(f"Connect.{result}" for result in ("Success", "AuthError", "ClientError", "Throttle")),
+        "Failure",
+    },
+    "AWS/Lambda": {"Invocations", "Errors", "Throttles", "Duration"},
+    "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
+    "IotOta": {*monitoring.RING_METRICS, *monitoring.CONTROLLER_METRICS},
+}
+
+
+def test_dashboard_and_alarms_name_only_metrics_that_exist() -> None:
+    shown = {
+        (metric[0], metric[1])
+        for widget in BODY["widgets"]
+        for metric in widget["properties"].get("metrics", [])
+        if len(metric) > 1
+    }
+    watched = {(rule.namespace, rule.metric) for rule in ALARM_RULES.values()}
+    searched = {("AWS/IoT", metric) for metric in monitoring.JOB_METRICS}
+    unknown = {(namespace, metric) for namespace, metric in shown | watched | searched if metric not in AWS_METRICS[namespace]}
+    assert unknown == set()
+
+
+def test_the_controller_publishes_what_is_shown_and_watched() -> None:
+    source = (ROOT / "functions" / "controller.py").read_text()
+    names = (METRIC_NAMESPACE, *monitoring.RING_METRICS, *monitoring.CONTROLLER_METRICS)
+    assert [name for name in names if f'"{name}"' not in source] == []
+
+
+def test_the_dashboard_links_to_every_log() -> None:
+    markdown = WIDGETS["links"]["properties"]["markdown"]
+    for group in ("aws$252Flambda$252Fthe-function", *(f"iot-ota$252F{P}$252F{events}" for events in EVENT_LOGS)):
+        assert f"region=us-east-1#logsV2:log-groups/log-group/$252F{group})" in markdown
+
+
+def test_the_url_leads_to_the_dashboard() -> None:
+    url = made().exports["dashboardUrl"].value
+    assert url == f"https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#dashboards/dashboard/{P}"

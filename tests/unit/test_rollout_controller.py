@@ -1,0 +1,284 @@
+"""RolloutController: the function, its rights, and what wakes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pulumi
+import pulumi_aws as aws
+import pytest
+
+from components import documents, rollout_controller
+from components.rollout_controller import RolloutController, RolloutControllerArgs, controller_code, stopped_jobs_sql
+from tests.unit.examples import IOT, LOCATION, NAMES, RING_ARNS, TAGS, P
+from tests.unit.harness import ROOT, UNKNOWN, Graph, build
+
+FUNCTION = f"arn:aws:lambda:us-east-1:123456789012:function:{P}-stable-controller"
+QUEUE = f"arn:aws:sqs:us-east-1:123456789012:{P}-stable-controller-dead-letters"
+BUCKET = f"arn:aws:s3:::{P}-firmware"
+PRESIGN = "arn:aws:iam::123456789012:role/presign"
+KEY = "arn:aws:kms:us-east-1:123456789012:key/k"
+
+
+@cache
+def made(*, preview: bool = False, tls_only: bool = True) -> Graph:
+    def program() -> object:
+        role = aws.iam.Role("role", name=NAMES.controller, assume_role_policy="{}")
+        bucket = aws.s3.Bucket("bucket", bucket=NAMES.bucket)
+        artifact = aws.s3.BucketObjectv2("artifact", bucket=bucket.bucket, key="image")
+        device = aws.iot.Thing("device", name="device")
+        args = RolloutControllerArgs(
+            names=NAMES,
+            location=LOCATION,
+            channel="stable",
+            manifest_sha256="cd" * 32,
+            role=role,
+            bucket=bucket,
+            presign_role_arn=PRESIGN,
+            signing_key_arns=[KEY],
+            ring_groups=RING_ARNS,
+            artifact=artifact,
+            devices=[device],
+            log_retention_days=7,
+            tags=TAGS,
+            tls_only=tls_only,
+        )
+        return {"functionName": RolloutController("controller", args).function_name}
+
+    return build(program, preview=preview)
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_it_is_a_function_its_rights_and_three_wakes(preview: bool) -> None:
+    assert made(preview=preview).children("controller") == [
+        "controller-dead-letters",
+        "controller-dead-letters-policy",
+        "controller-failures",
+        "controller-files",
+        "controller-files-permission",
+        "controller-function",
+        "controller-jobs-end",
+        "controller-log",
+        "controller-rights",
+        "controller-stopped-jobs",
+        "controller-stopped-jobs-permission",
+        "controller-tick",
+        "controller-tick-permission",
+        "controller-tick-target",
+    ]
+
+
+def test_the_function() -> None:
+    inputs = dict(made()["controller-function"].inputs)
+    assert "functions/controller.py" in inputs.pop("code")
+    assert inputs == {
+        "name": f"{P}-stable-controller",
+        "description": "Rolls firmware out to the rings of the channel stable",
+        "role": f"arn:aws:iam::123456789012:role/{P}-stable-controller",
+        "runtime": "python3.13",
+        "handler": "functions.controller.handler",
+        "architectures": ["arm64"],
+        "timeout": 300,
+        "memorySize": 256,
+        "environment": {
+            "variables": {
+                "BUCKET": f"{P}-firmware",
+                "CHANNEL": "stable",
+                "DNS_SUFFIX": "amazonaws.com",
+                "FLEET_GROUP": P,
+                "MANIFEST_SHA256": "cd" * 32,
+                "PRESIGN_ROLE_ARN": PRESIGN,
+                "RING_GROUPS": f'{{"broad": "{RING_ARNS["broad"]}", "canary": "{RING_ARNS["canary"]}"}}',
+                "SIGNING_KEY_ARNS": json.dumps([KEY]),
+                "SUFFIX": "0a1b2c3d",
+            }
+        },
+        "tags": TAGS,
+    }
+
+
+def test_a_preview_shows_the_manifest_that_the_function_will_take() -> None:
+    variables = made(preview=True)["controller-function"].inputs["environment"]["variables"]
+    assert variables["MANIFEST_SHA256"] == "cd" * 32
+    assert variables["RING_GROUPS"] is not UNKNOWN
+
+
+def test_its_rights_are_the_documents() -> None:
+    log = f"arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/{P}-stable-controller"
+    document = documents.controller_policy(LOCATION, NAMES, BUCKET, log, QUEUE, PRESIGN, [KEY], RING_ARNS)
+    assert made()["controller-rights"].inputs == {
+        "name": "controller",
+        "role": f"{P}-stable-controller",
+        "policy": documents.text(document),
+    }
+
+
+def test_its_log_is_kept_for_as_long_as_the_stack_says() -> None:
+    expected = {"name": f"/aws/lambda/{P}-stable-controller", "retentionInDays": 7, "tags": TAGS}
+    assert made()["controller-log"].inputs == expected
+
+
+def test_a_failed_run_is_not_repeated_but_kept() -> None:
+    graph = made()
+    assert graph["controller-failures"].inputs == {
+        "functionName": f"{P}-stable-controller",
+        "maximumEventAgeInSeconds": 300,
+        "maximumRetryAttempts": 0,
+        "destinationConfig": {"onFailure": {"destination": QUEUE}},
+    }
+    assert graph["controller-dead-letters"].inputs == {
+        "name": f"{P}-stable-controller-dead-letters",
+        "messageRetentionSeconds": 86_400,
+        "sqsManagedSseEnabled": True,
+        "tags": TAGS,
+    }
+
+
+@pytest.mark.parametrize("tls_only", [True, False])
+def test_the_queue_takes_letters_from_the_controller(tls_only: bool) -> None:
+    role = f"arn:aws:iam::123456789012:role/{P}-stable-controller"
+    expected = documents.text(documents.dead_letters_policy(QUEUE, role, tls_only))
+    assert made(tls_only=tls_only)["controller-dead-letters-policy"].inputs["policy"] == expected
+
+
+def test_exactly_two_files_wake_it() -> None:
+    assert made()["controller-files"].inputs == {
+        "bucket": f"{P}-firmware",
+        "lambdaFunctions": [
+            {
+                "id": what,
+                "events": ["s3:ObjectCreated:*"],
+                "filterPrefix": f"channels/stable/{file}",
+                "filterSuffix": file,
+                "lambdaFunctionArn": FUNCTION,
+            }
+            for what, file in (("manifest", "release.json"), ("control", "control.json"))
+        ],
+    }
+
+
+def test_a_cancelled_or_deleted_job_wakes_it() -> None:
+    assert made()["controller-stopped-jobs"].inputs == {
+        "name": "iot_fleet_0a1b2c3d_job_cancelled",
+        "description": "A job of the channel was cancelled or deleted",
+        "enabled": True,
+        "sqlVersion": "2016-03-23",
+        "sql": stopped_jobs_sql("0a1b2c3d-stable-"),
+        "lambdas": [{"functionArn": FUNCTION}],
+        "tags": TAGS,
+    }
+
+
+def test_the_rule_selects_the_channels_jobs_only() -> None:
+    assert stopped_jobs_sql("0a1b2c3d-stable-") == (
+        "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-stable-') "
+        "AND (topic(5) = 'canceled' OR topic(5) = 'deleted')"
+    )
+
+
+def test_a_minute_wakes_it() -> None:
+    graph = made()
+    assert graph["controller-tick"].inputs == {
+        "name": f"{P}-stable-tick",
+        "description": "Wakes the controller of the channel stable",
+        "scheduleExpression": "rate(1 minute)",
+        "tags": TAGS,
+    }
+    assert graph["controller-tick-target"].inputs == {
+        "rule": f"{P}-stable-tick",
+        "targetId": "controller",
+        "arn": FUNCTION,
+        "retryPolicy": {"maximumEventAgeInSeconds": 60, "maximumRetryAttempts": 0},
+    }
+
+
+def test_only_these_three_may_call_it_and_only_for_this_stack() -> None:
+    common = {"action": "lambda:InvokeFunction", "function": f"{P}-stable-controller", "sourceAccount": "123456789012"}
+    assert {permission.name: permission.inputs for permission in made().of("Permission")} == {
+        "controller-files-permission": {
+            **common,
+            "statementId": "files",
+            "principal": "s3.amazonaws.com",
+            "sourceArn": BUCKET,
+        },
+        "controller-stopped-jobs-permission": {
+            **common,
+            "statementId": "stopped-jobs",
+            "principal": "iot.amazonaws.com",
+            "sourceArn": f"{IOT}:rule/iot_fleet_0a1b2c3d_job_cancelled",
+        },
+        "controller-tick-permission": {
+            **common,
+            "statementId": "tick",
+            "principal": "events.amazonaws.com",
+            "sourceArn": f"arn:aws:events:us-east-1:123456789012:rule/{P}-stable-tick",
+        },
+    }
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_destroy_stops_the_wakes_then_ends_the_jobs_then_removes_the_rest(preview: bool) -> None:
+    graph = made(preview=preview)
+    assert graph["controller-jobs-end"].inputs == {
+        "functionName": f"{P}-stable-controller",
+        "lifecycleScope": "CRUD",
+        "input": "{}",
+    }
+    outlive = {"role", "bucket", "device", "controller-rights", "controller-function", "controller-log", "controller-failures"}
+    assert outlive <= graph.before("controller-jobs-end"), "the controller needs them to end the jobs"
+    for wake in ("controller-files", "controller-stopped-jobs", "controller-tick", "controller-tick-target"):
+        assert "controller-jobs-end" in graph.before(wake), f"{wake} would wake the controller after it ended the jobs"
+
+
+def test_the_function_hears_of_a_manifest_when_its_image_is_there() -> None:
+    assert {"artifact", "controller-rights", "controller-log"} <= made().before("controller-function")
+
+
+def test_s3_finds_its_permission() -> None:
+    assert "controller-files-permission" in made().before("controller-files")
+
+
+def test_the_package_is_the_functions_and_the_domain() -> None:
+    files = sorted(controller_code().assets)
+    there = {path.relative_to(ROOT).as_posix() for folder in ("functions", "rollout") for path in (ROOT / folder).glob("*.py")}
+    assert files == sorted(there - {"rollout/plan.py", "rollout/simulation.py"})
+
+
+def test_the_package_runs_by_itself(tmp_path: Path) -> None:
+    """What is left out of it must not be missed: the function is imported from the package alone."""
+    for name, asset in controller_code().assets.items():
+        assert isinstance(asset, pulumi.FileAsset)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(Path(asset.path).read_text())
+    code = "import functions.controller as c; print(c.handler({'tf': {'action': 'create'}}, None))"
+    names = ("BUCKET", "CHANNEL", "SUFFIX", "FLEET_GROUP", "PRESIGN_ROLE_ARN", "MANIFEST_SHA256", "DNS_SUFFIX")
+    environment = dict.fromkeys(names, "x") | {
+        "RING_GROUPS": "{}",
+        "SIGNING_KEY_ARNS": "[]",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "{'outcome': 'deployed'}", done.stderr
+
+
+def test_the_package_does_not_change_when_python_leaves_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("functions/controller.py", "functions/__init__.py", "rollout/b.py", "rollout/a.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(rollout_controller, "ROOT", tmp_path)
+    before = packed(controller_code())
+    assert list(before) == ["functions/__init__.py", "functions/controller.py", "rollout/a.py", "rollout/b.py"]
+    for folder in ("functions", "rollout"):
+        (tmp_path / folder / "__pycache__").mkdir()
+        (tmp_path / folder / "__pycache__" / "a.cpython-313.pyc").write_bytes(b"\0")
+        (tmp_path / folder / "a.pyc").write_bytes(b"\0")
+    assert packed(controller_code()) == before
+
+
+def packed(archive: pulumi.AssetArchive) -> dict[str, str]:
+    return {name: Path(asset.path).read_text() for name, asset in archive.assets.items() if isinstance(asset, pulumi.FileAsset)}
