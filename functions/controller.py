@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import boto3
@@ -38,7 +39,7 @@ NOT_WANTED = {"reasonCode": "NOT_WANTED", "comment": "ended by the rollout contr
 
 def handler(event: Any, _context: Any) -> dict[str, Any]:
     """Lambda's entry. `{"tf": {"action": "delete"}}` comes from `pulumi destroy`; everything else is a reason to look."""
-    controller = Controller(Setup.from_env(os.environ), Clients(boto3.Session()))
+    controller = Controller(Setup.from_env(os.environ), clients())
     action = (event.get("tf") or {}).get("action") if isinstance(event, dict) else None
     if action == "delete":
         return controller.end()
@@ -47,6 +48,12 @@ def handler(event: Any, _context: Any) -> dict[str, Any]:
     answer = controller.run(time.time())
     print(json.dumps(answer))
     return answer
+
+
+@cache
+def clients() -> Clients:
+    """Made once for as long as Lambda keeps the function warm: making them costs more than a run that finds nothing to do."""
+    return Clients(boto3.Session())
 
 
 class Controller:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ops.desk import Desk, counted, figures, told
 from ops.errors import OpsError
 from ops.words import clean, devices, named, when
-from rollout.gates import rollback_failing
+from rollout.gates import overtaken, rollback_failing
 from rollout.observed import Counts, Observed
 from rollout.rings import RESERVED
 from rollout.state import ApprovalOrder, Candidate, Control, Offer, Order, RetryOrder, RollbackOrder, State, approved
@@ -163,6 +163,11 @@ def _retrying(desk: Desk, state: State, ring: str) -> tuple[Offer, list[str]]:
         if back is None or back.done_at is not None:
             over = f"; the last one ended {when(back.done_at)}" if back and back.done_at else ""
             raise OpsError(f"no rollback is running{over}: there is nothing to retry")
+        if overtaken(state):
+            raise OpsError(
+                f"a newer release than this rollback has been offered: it reaches the devices that are still to come back; "
+                f"`{desk.stack.command('rollback')}` takes it back, and them with it"
+            )
         counts = counted(desk, [(RESERVED, back.offer)])
         return back.offer, [
             f"Offers the rollback to {named(back.offer.firmware)} again, to every exposed device, under a new sequence.",

@@ -98,7 +98,7 @@ class _Run:
 
     def _retry(self, ring: str, sequence: int) -> None:
         rollback, candidate = self.state.rollback, self.state.candidate
-        if ring == RESERVED and rollback and rollback.offer.sequence == sequence:
+        if ring == RESERVED and rollback and rollback.offer.sequence == sequence and not gates.overtaken(self.state):
             self._renew_rollback(rollback)
             self._event("retried", "the rollback is offered again", version=rollback.offer.firmware.version)
         progress = candidate.rings.get(ring) if candidate else None
@@ -269,7 +269,7 @@ class _Run:
         if red:
             return Waiting(kind="alarms", text=f"alarm {red[0]} was red before ring {ring.name} started", ring=ring.name)
         opens = opens_at(utc(self.now), manifest.start_at, manifest.window)
-        if opens is None or opens.timestamp() > self.now:
+        if opens is None or opens > utc(self.now):  # as times: utc() keeps microseconds only
             until = opens.timestamp() if opens else None
             return Waiting(kind="window", text=f"ring {ring.name} starts in its window", ring=ring.name, until=until)
         return None
@@ -347,6 +347,11 @@ class _Run:
         self._event("rollback", f"exposed devices return to {good.version}", version=good.version)
 
     def _renew_rollback(self, rollback: Rollback) -> None:
+        """Offers the way back again. Not over a newer release, which it would take from its devices: that one's own failure
+        would bring back whom this rollback did not."""
+        if gates.overtaken(self.state):
+            self.state = replace(self.state, rollback=None, exposing=_joined(rollback.exposing, self.state.exposing))
+            return
         again = replace(rollback, offer=self._renewed(rollback.offer), started_at=self.now, done_at=None)
         self.state = replace(self.state, rollback=again)
 
@@ -372,7 +377,8 @@ class _Run:
             return False
         busy = any(observed.jobs[name].counts.in_progress for name in rollback.exposing if name in observed.jobs)
         own = self._job(RESERVED, rollback.offer)
-        if own is None or busy or own.counts.finished < observed.enrolled:
+        answered = own.counts.finished + own.counts.rejected if own else 0
+        if own is None or busy or answered < observed.enrolled:
             return False
         ways = gates.way_back(rollback, self.state.stable, observed, self.names)
         return all(job.settled and not job.counts.queued + job.counts.in_progress for job in ways)

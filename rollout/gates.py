@@ -120,8 +120,9 @@ def _with_health(progress: Progress, since: float | None) -> Progress:
 def rollback_failing(state: State, observed: Observed, names: Names, now: float) -> int:
     """Devices that the rollback in progress could not bring back.
 
-    In the rollback's own group a REJECTED counts too: whoever is in it was exposed and has to come back. So does, after
-    ROLLBACK_PATIENCE, whoever has not answered: an exposed device was online when the release reached it.
+    In the rollback's own group a REJECTED counts too, unless the rollback was overtaken: whoever is in it was exposed and has
+    to come back. So does, after ROLLBACK_PATIENCE, whoever has not answered: an exposed device was online when the
+    release reached it.
     """
     if state.rollback is None or state.rollback.done_at is not None:
         return 0
@@ -130,7 +131,16 @@ def rollback_failing(state: State, observed: Observed, names: Names, now: float)
     if own is None:
         return failing
     overdue = now > state.rollback.started_at + ROLLBACK_PATIENCE
-    return failing + own.counts.rejected + (own.counts.queued + own.counts.in_progress if overdue else 0)
+    rejected = 0 if overtaken(state) else own.counts.rejected
+    return failing + rejected + (own.counts.queued + own.counts.in_progress if overdue else 0)
+
+
+def overtaken(state: State) -> bool:
+    """Whether devices have been offered a release newer than the rollback: who took that first rightly rejects the rollback."""
+    if state.rollback is None or state.candidate is None:
+        return bool(state.exposing)
+    newest = max((p.offer.sequence for p in state.candidate.rings.values()), default=0)
+    return bool(state.exposing) or newest > state.rollback.offer.sequence
 
 
 def way_back(rollback: Rollback, stable: dict[str, Offer], observed: Observed, names: Names) -> list[Job]:

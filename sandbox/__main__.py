@@ -110,8 +110,10 @@ def _status(options: argparse.Namespace, place: Place, console: Console) -> int:
         return 0
     running, state, rows = sandbox.running, sandbox.state(), watch.device_rows(sandbox)
     _say(console, f"Local AWS {sandbox.endpoint}, MQTT localhost:{running.mqtt_port} (MiniStack, process {running.pid})")
+    _say(console, "outputs (all of them, and what is in them: --json):")
     for name, value in _shown_outputs(sandbox).items():
-        _say(console, f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
+        if isinstance(value, str) and "\n" not in value:
+            _say(console, f"  {name}: {value}")
     _say(console, "jobs:")
     for job, status in sandbox.jobs().items():
         _say(console, f"  {job}: {status}")

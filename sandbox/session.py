@@ -96,10 +96,7 @@ class Sandbox:
             job = self.client("iot").describe_job(jobId=self.names.job(ring, offer.sequence))["job"]
         except ClientError:
             return None
-        details = job.get("jobProcessDetails", {})
-        words = {"in_progress": "InProgress", "timed_out": "TimedOut"}
-        fields = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected", "canceled", "removed")
-        return Counts(**{field: details.get(f"numberOf{words.get(field, field.title())}Things", 0) for field in fields})
+        return Counts.of(job.get("jobProcessDetails", {}))
 
     def jobs(self) -> dict[str, str]:
         """By id: the status of every job of the channel, the newest first."""

@@ -111,8 +111,9 @@ def rings(found: State) -> list[str]:
 def test_pause_and_approval_hold_the_next_ring(
     release: Callable[[str], Sandbox], order: Callable[..., str], status: Callable[[], dict[str, Any]]
 ) -> None:
-    sandbox = release("2.1.0")
+    prove(release("2.1.0"), order)
     order("pause")
+    sandbox = release("2.2.0")
     assert wake_until(sandbox, "the pause", lambda s: s.waiting.kind == "paused").candidate is None, "no release starts"
     order("resume")
     with sandbox.devices():
@@ -129,17 +130,17 @@ def test_pause_and_approval_hold_the_next_ring(
         assert rings(state(sandbox)) == ["canary"], "approved, and still held by the pause"
 
         order("resume")
-        wake_until(sandbox, "the release to pass", lambda s: s.last_good is not None)
+        wake_until(sandbox, "the release to pass", lambda s: s.last_good and s.candidate is None)
     report = status()
     assert (report["code"], report["needs"], report["release"]["phase"]) == (FINE, [], "last good")
-    assert {firmware["version"] for firmware in sandbox.reported().values()} == {"2.1.0"}
+    assert {firmware["version"] for firmware in sandbox.reported().values()} == {"2.2.0"}
 
 
 def test_halt_stops_a_release_while_the_controller_is_down(
     release: Callable[[str], Sandbox], order: Callable[..., str], status: Callable[[], dict[str, Any]]
 ) -> None:
-    prove(release("2.1.0"), order)
-    sandbox = release("2.2.0")
+    prove(release("2.2.0"), order)
+    sandbox = release("2.3.0")
     before = wake_until(sandbox, "canary to start", lambda s: rings(s) == ["canary"] and sandbox.jobs())
     assert before.candidate
     job = sandbox.names.job("canary", before.candidate.rings["canary"].offer.sequence)
@@ -150,13 +151,13 @@ def test_halt_stops_a_release_while_the_controller_is_down(
     with pytest.raises(SandboxError):
         sandbox.wake()
 
-    assert f"Cancels {job} (2.2.0 for ring canary of channel stable): 2 devices queued will not get it" in order("halt")
+    assert f"Cancels {job} (2.3.0 for ring canary of channel stable): 2 devices queued will not get it" in order("halt")
     assert sandbox.jobs()[job] == "CANCELED"
     live = {name for name, job_status in sandbox.jobs().items() if job_status == "IN_PROGRESS"}
     assert live == {sandbox.names.job(ring, offer.sequence) for ring, offer in before.stable.items()}, "what was proved stays"
     with sandbox.devices():
         time.sleep(1)  # they are connected and ask for work: there is none
-        assert {firmware["version"] for firmware in sandbox.reported().values()} == {"2.1.0"}
+        assert {firmware["version"] for firmware in sandbox.reported().values()} == {"2.2.0"}
 
     function.update_function_configuration(FunctionName=name, Handler="functions.controller.handler")
     halted = wake_until(sandbox, "the halt", lambda s: s.waiting.kind == "halted")

@@ -214,7 +214,7 @@ def test_destroy_ends_jobs_and_rollback_groups_and_leaves_other_stacks_alone(aws
 
 def test_create_and_update_of_the_stack_wake_nobody(monkeypatch: pytest.MonkeyPatch, aws: Fake) -> None:
     monkeypatch.setattr(Setup, "from_env", lambda _env: aws.setup())
-    monkeypatch.setattr(module, "Clients", lambda _session: aws)
+    monkeypatch.setattr(module, "clients", lambda: aws)
     aws.made.clear()
     assert module.handler({"tf": {"action": "create"}}, None) == {"outcome": "deployed"}
     assert module.handler({"tf": {"action": "update"}}, None) == {"outcome": "deployed"}

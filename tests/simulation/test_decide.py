@@ -223,6 +223,34 @@ def test_an_exposed_device_that_never_answers_is_said_to_be_lost_after_an_hour_a
     assert fleet.versions() == {"1.1.0"}
 
 
+def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry() -> None:
+    fleet = world()
+    victims = {d.name for d in fleet.in_ring("canary")}
+    fleet.bad_on = {"1.2.0": victims}
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(2)
+    for name in victims:
+        fleet.devices[name].online = False
+    fleet.run(3)
+    sequence = offered_back(fleet)
+    fleet.manifest = manifest("1.3.0", gate=replace(GATE, soak_minutes=10))
+    fleet.run(2)
+    for name in victims:
+        fleet.devices[name].online = True
+        fleet.devices[name].sequence = fleet.state.sequence  # they took 1.3.0 first
+        fleet.devices[name].runs = firmware("1.3.0")
+    fleet.run(3)
+    assert fleet.state.waiting.kind != "rollback-failed", "who runs the newer release rightly rejects the way back"
+    fleet.control = Control(retry=RetryOrder(ring="rollback", sequence=sequence, order=ORDER))
+    fleet.run(60)
+    assert fleet.versions() == {"1.3.0"}
+
+
+def offered_back(fleet: World) -> int:
+    assert fleet.state.rollback is not None
+    return fleet.state.rollback.offer.sequence
+
+
 def test_a_large_rollback_is_over_only_when_everybody_was_enrolled_and_is_back() -> None:
     fleet = world()
     fleet.manifest = manifest("1.2.0", gate=replace(GATE, approval=True))
@@ -373,6 +401,14 @@ def test_a_ring_starts_only_in_its_window() -> None:
     assert fleet.versions() == {"1.1.0"}
     fleet.run(150)
     assert fleet.versions() == {"1.2.0"}
+
+
+@given(st.floats(1_700_000_000, 1_900_000_000))
+def test_without_a_window_a_release_starts_at_whatever_fraction_of_a_second_it_is(now: float) -> None:
+    fleet = World(manifest("1.1.0"), 5)
+    fleet.now = now
+    fleet.control_run()
+    assert fleet.state.candidate is not None
 
 
 def test_rollbacks_ignore_the_window() -> None:

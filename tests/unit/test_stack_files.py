@@ -142,7 +142,7 @@ def test_the_sandbox_can_reach_no_aws() -> None:
     config = stack_config("local")
     [endpoints] = json.loads(config["aws:endpoints"])
     assert {urlsplit(address).hostname for address in endpoints.values()} == {"127.0.0.1"}
-    assert {config["aws:accessKey"], config["aws:secretKey"]} == {"sandbox"}
+    assert (config["aws:accessKey"], config["aws:secretKey"]) == ("000000000000", "test"), "no key of AWS is of this form"
     used = {"iam", "iot", "kms", "lambda", "logs", "s3", "sns", "sqs", "sts", "cloudwatch", "events"}
     assert used <= set(endpoints), "a service without an endpoint would go to AWS"
 

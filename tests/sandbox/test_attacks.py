@@ -1,0 +1,421 @@
+"""Attacks on the deployed stack, with the credentials that an attacker could have: every one is refused, and harms nobody."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from rollout.release import control_key, manifest_key, state_key
+from sandbox.clients import ACCOUNT
+from sandbox.device import DeviceConfig
+from sandbox.link import Endpoint, Link
+from tests.sandbox.fleet import CANARY, EVERYBODY, FACTORY, IMAGES, Clients, Fleet, everybody, wait_for
+from tests.sandbox.intruder import Intruder
+
+THIEF, VICTIM = "0003", "0004"
+"""The thief's device is switched off; what connects in its place has its certificate and its key."""
+DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedException", "403"})
+
+ASKED = (
+    "jobs/start-next", "jobs/get", "jobs/$next/get", "jobs/some-job/get", "jobs/some-job/update", "jobs/notify-next",
+    "shadow/get", "shadow/update", "shadow/delete", "shadow/name/config/update", "shadow/update/delta",
+)  # fmt: skip
+"""What a device, or AWS in its place, publishes under $aws/things/<thing>/."""
+HEARD = (
+    "jobs/notify-next", "jobs/notify", "jobs/start-next/accepted", "jobs/+/get/accepted", "jobs/#",
+    "shadow/update/accepted", "shadow/get/accepted", "shadow/#", "#",
+)  # fmt: skip
+"""What a device subscribes to there."""
+
+
+@pytest.fixture(scope="module")
+def thief(fleet: Fleet) -> DeviceConfig:
+    fleet.disconnect(THIEF)
+    return fleet.configs[THIEF]
+
+
+@pytest.fixture(scope="module")
+def administrator(fleet: Fleet) -> Clients:
+    """Somebody with every right that an IAM policy can give. (The sandbox's root is above MiniStack's.)"""
+    iam = fleet.client("iam")
+    iam.create_user(UserName="administrator")
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+    iam.put_user_policy(UserName="administrator", PolicyName="everything", PolicyDocument=document)
+    key = iam.create_access_key(UserName="administrator")["AccessKey"]
+    return fleet.client_as(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def connection(fleet: Fleet, config: DeviceConfig, client_id: str | None = None, will: str | None = None) -> Intruder:
+    """The device's own certificate, with a client id that may be another's."""
+    identity = (config.certificate_pem, config.private_key_pem)
+    return Intruder(fleet.place.mqtt_port, config.ca_pem, client_id or config.thing, identity, will)
+
+
+def denied(call: Callable[..., Any], **parameters: Any) -> bool:
+    """Whether AWS says that the caller may not; any other mistake is the test's own."""
+    try:
+        call(**parameters)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in DENIED:
+            return True
+        raise
+    return False
+
+
+def fetched(url: str, method: str = "GET", data: bytes | None = None) -> tuple[int, bytes]:
+    """Status and body of a plain HTTP request."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, data=data, method=method), timeout=10) as answer:
+            return int(answer.status), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+# MQTT
+
+
+def test_a_device_reaches_no_other_devices_jobs_and_shadow(fleet: Fleet, thief: DeviceConfig) -> None:
+    others = [fleet.thing(serial) for serial in EVERYBODY if serial != THIEF]
+    before = fleet.sandbox.reported(), fleet.sandbox.jobs(), fleet.executions(fleet.job("broad"))
+    forged = json.dumps({"state": {"reported": {"firmware": {"version": "6.6.6"}}}, "status": "FAILED"}).encode()
+    with connection(fleet, thief) as me:
+        assert me.connected()
+        assert me.may_publish(f"$aws/things/{thief.thing}/shadow/get"), "its own it may"
+        assert me.may_subscribe(f"$aws/things/{thief.thing}/jobs/notify-next"), "its own it may"
+        job = fleet.job("broad")
+        for other in others:
+            for tail in (*ASKED, f"jobs/{job}/get", f"jobs/{job}/update"):
+                assert not me.may_publish(f"$aws/things/{other}/{tail}", forged), f"{tail} of {other}"
+            for tail in HEARD:
+                assert not me.may_subscribe(f"$aws/things/{other}/{tail}"), f"{tail} of {other}"
+    assert before == (fleet.sandbox.reported(), fleet.sandbox.jobs(), fleet.executions(fleet.job("broad")))
+
+
+def test_a_device_reaches_nothing_but_its_own_jobs_and_classic_shadow(fleet: Fleet, thief: DeviceConfig) -> None:
+    mine, job = f"$aws/things/{thief.thing}", fleet.job("broad")
+    publish = [
+        f"{mine}/shadow/delete", f"{mine}/shadow/name/config/update", f"{mine}/jobs/notify-next", f"{mine}/streams/1/get/json",
+        f"$aws/events/job/{job}/canceled", f"$aws/events/job/{job}/deleted", "$aws/rules/any", "$aws/certificates/create/json",
+        "$aws/provisioning-templates/any/provision/json", f"$aws/things/{thief.thing}x/shadow/get", "fleet/all", thief.thing,
+    ]  # fmt: skip
+    listen = [
+        "#", "+/+", "$aws/#", "$aws/things/#", "$aws/things/+/jobs/#", "$aws/things/+/shadow/#", "$aws/events/#",
+        f"$aws/events/job/{job}/+", "$share/thieves/#", "$share/thieves/$aws/things/+/jobs/notify-next", "fleet/all", f"{mine}/#",
+    ]  # fmt: skip
+    with connection(fleet, thief) as me:
+        assert me.connected()
+        assert [topic for topic in publish if me.may_publish(topic)] == []
+        assert [topic_filter for topic_filter in listen if me.may_subscribe(topic_filter)] == []
+        assert not me.may_publish(f"{mine}/shadow/get", retain=True), "a retained message would outlive the device"
+
+
+def test_a_device_connects_as_itself_only(fleet: Fleet, thief: DeviceConfig) -> None:
+    others = [fleet.thing(serial) for serial in EVERYBODY if serial != THIEF]
+    for client_id in (*others, thief.thing[:-1], thief.thing + "x", "anything", "+", "#"):
+        with connection(fleet, thief, client_id) as me:
+            assert not me.connected(), client_id
+    with connection(fleet, thief, will=f"$aws/things/{fleet.thing(VICTIM)}/shadow/update") as me:
+        assert not me.connected(), "a last will on another's topic"
+    with connection(fleet, thief) as me:
+        assert me.connected(), "as itself it may"
+
+
+def test_a_certificate_that_is_not_a_devices_opens_nothing(fleet: Fleet, thief: DeviceConfig) -> None:
+    iot, policy = fleet.client("iot"), fleet.sandbox.outputs["devicePolicyName"]
+    victim = fleet.thing(VICTIM)
+
+    def connects(made: dict[str, Any], client_id: str) -> bool:
+        identity = (made["certificatePem"], made["keyPair"]["PrivateKey"])
+        with Intruder(fleet.place.mqtt_port, thief.ca_pem, client_id, identity) as intruder:
+            return intruder.connected()
+
+    loose = iot.create_keys_and_certificate(setAsActive=True)
+    iot.attach_policy(policyName=policy, target=loose["certificateArn"])
+    assert not connects(loose, victim), "attached to no thing"
+    assert not connects(loose, "anything"), "attached to no thing"
+
+    iot.attach_thing_principal(thingName=victim, principal=loose["certificateArn"])
+    assert connects(loose, victim), "attached to the thing: what is refused below is refused for its status alone"
+    for status in ("INACTIVE", "REVOKED"):
+        iot.update_certificate(certificateId=loose["certificateId"], newStatus=status)
+        assert not connects(loose, victim), status
+
+    bare = iot.create_keys_and_certificate(setAsActive=True)
+    iot.attach_thing_principal(thingName=victim, principal=bare["certificateArn"])
+    assert not connects(bare, victim), "no policy"
+
+
+def test_a_client_without_a_certificate_or_on_another_interface_finds_no_door(fleet: Fleet, thief: DeviceConfig) -> None:
+    for client_id in (thief.thing, "anything"):
+        with Intruder(fleet.place.mqtt_port, thief.ca_pem, client_id) as nobody:
+            assert not nobody.connected()
+    for port in (fleet.place.port, fleet.place.mqtt_port):
+        with socket.socket() as elsewhere:  # 127.0.0.2 is this machine too, and is not the address that the sandbox listens on
+            assert elsewhere.connect_ex(("127.0.0.2", port)) != 0
+
+
+# Presigned URLs and the bucket
+
+
+@pytest.fixture(scope="module")
+def url(fleet: Fleet, thief: DeviceConfig) -> str:
+    """The image's URL in a job document, as AWS presigned it for the thief's device."""
+    fleet.ship("2.1.1")
+    fleet.until("broad's job", lambda s: s.candidate and "broad" in s.candidate.rings and s.candidate.rings["broad"].offer.seen)
+    device = Link(
+        Endpoint(
+            thing=thief.thing, certificate_pem=thief.certificate_pem, private_key_pem=thief.private_key_pem, ca_pem=thief.ca_pem,
+            host=thief.host, port=thief.port,
+        ),
+        lambda: None, lambda _: None,
+    )  # fmt: skip
+    device.start()
+    try:
+        execution = device.start_next()
+    finally:
+        device.close()
+    assert execution is not None
+    assert isinstance(execution.document, dict)
+    fleet.connect(THIEF)
+    fleet.proved("2.1.1")
+    fleet.disconnect(THIEF)
+    return str(execution.document["url"])
+
+
+def test_a_presigned_url_gives_its_image_and_nothing_else(fleet: Fleet, url: str) -> None:
+    firmware = fleet.sandbox.manifest().firmware
+    status, body = fetched(url)
+    assert (status, len(body)) == (200, firmware.size)
+    channel, bucket = fleet.sandbox.channel, fleet.sandbox.outputs["bucketName"]
+    place = f"/{bucket}/{firmware.key}"
+    assert place in url
+    for other in (
+        f"/{bucket}/{state_key(channel)}", f"/{bucket}/{manifest_key(channel)}", f"/{bucket}/{control_key(channel)}",
+        f"/{bucket}/firmware/{FACTORY}/{'0' * 64}.bin", f"/{bucket}/firmware/../{state_key(channel)}",
+        f"/{bucket}/", f"/{bucket}", f"/{IMAGES}/2.1.0", "/",
+    ):  # fmt: skip
+        assert fetched(url.replace(place, other))[0] == 403, other
+    for method, data in (("PUT", b"mine"), ("DELETE", None), ("POST", b""), ("HEAD", None)):
+        assert fetched(url, method, data)[0] == 403, method
+    longer = url.replace("X-Amz-Expires=", "X-Amz-Expires=1")
+    assert longer != url
+    assert fetched(longer)[0] == 403, "a longer life"
+    assert fetched(url + "&versionId=null")[0] == 403, "another version"
+    assert fetched(url) == (200, body), "nothing of this changed the image"
+
+
+def test_without_a_signature_nothing_is_read_listed_or_written(fleet: Fleet, url: str) -> None:
+    plain = url.partition("?")[0]
+    bucket = f"{fleet.sandbox.endpoint}/{fleet.sandbox.outputs['bucketName']}"
+    state = f"{bucket}/{state_key(fleet.sandbox.channel)}"
+    for address in (plain, bucket, f"{bucket}?list-type=2", f"{bucket}?versions", f"{bucket}?policy", state):
+        assert fetched(address)[0] == 403, address
+    for address in (plain, state):
+        assert fetched(address, "PUT", b"mine")[0] == 403, address
+        assert fetched(address, "DELETE")[0] == 403, address
+
+
+def test_the_presigning_role_reads_images_only_and_its_urls_expire(fleet: Fleet, administrator: Clients, url: str) -> None:
+    bucket, channel = fleet.sandbox.outputs["bucketName"], fleet.sandbox.channel
+    name = f"{fleet.sandbox.outputs['fleetGroupName']}-{channel}-presign"
+    role = f"arn:aws:iam::{ACCOUNT}:role/{name}"
+    assert denied(administrator("sts").assume_role, RoleArn=role, RoleSessionName="me"), "IoT alone may assume it"
+
+    presign = fleet.role(name)
+    s3, image = presign("s3"), {"Bucket": bucket, "Key": fleet.sandbox.manifest().firmware.key}
+    brief = s3.generate_presigned_url("get_object", Params=image, ExpiresIn=1)
+    assert fetched(brief)[0] == 200
+    status, body = wait_for("the URL's end", lambda: (got := fetched(brief))[0] != 200 and got, seconds=5)
+    assert (status, b"Request has expired" in body) == (403, True)
+
+    for key in (state_key(channel), manifest_key(channel), control_key(channel)):
+        assert denied(s3.get_object, Bucket=bucket, Key=key)
+    assert denied(s3.list_objects_v2, Bucket=bucket)
+    assert denied(s3.put_object, **image, Body=b"mine")
+    assert denied(s3.delete_object, **image)
+    assert denied(presign("kms").sign, **signature(fleet.sandbox.outputs["signingKeyArns"][0]))
+
+
+# Keys and roles
+
+
+def signature(key: str) -> dict[str, Any]:
+    return {"KeyId": key, "Message": b"0" * 32, "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
+
+
+@pytest.fixture(scope="module")
+def controller(fleet: Fleet) -> Clients:
+    return fleet.role(fleet.sandbox.outputs["controllerName"])
+
+
+def test_nobody_signs_a_release_but_the_controller(fleet: Fleet, administrator: Clients, controller: Clients) -> None:
+    """On AWS the key's policy binds the account's root too; in MiniStack the root is above it, which only AWS can show."""
+    key = fleet.sandbox.outputs["signingKeyArns"][0]
+    assert controller("kms").sign(**signature(key))["Signature"]
+    assert denied(administrator("kms").sign, **signature(key))
+    assert denied(
+        administrator("kms").create_grant, KeyId=key, GranteePrincipal=f"arn:aws:iam::{ACCOUNT}:root", Operations=["Sign"]
+    )
+    assert administrator("kms").get_public_key(KeyId=key)["PublicKey"]
+
+
+def test_the_controllers_role_does_what_the_controller_does_and_no_more(fleet: Fleet, controller: Clients) -> None:
+    """Of CreateJob, MiniStack holds the job's id against the policy; only AWS holds its targets and iam:PassRole too."""
+    outputs = fleet.sandbox.outputs
+    bucket, channel = outputs["bucketName"], outputs["channelName"]
+    s3, iot, kms = controller("s3"), controller("iot"), controller("kms")
+    assert s3.get_object(Bucket=bucket, Key=state_key(channel))["Body"].read()
+    fleet.client("s3").put_object(Bucket=bucket, Key="secrets/one", Body=b"secret")
+    assert denied(s3.get_object, Bucket=bucket, Key="secrets/one")
+    assert denied(s3.get_object, Bucket=IMAGES, Key="2.1.0")
+    for key in (manifest_key(channel), control_key(channel), fleet.sandbox.manifest().firmware.key):
+        assert denied(s3.put_object, Bucket=bucket, Key=key, Body=b"mine"), key
+    assert denied(s3.delete_object, Bucket=bucket, Key=state_key(channel))
+    assert denied(s3.put_bucket_policy, Bucket=bucket, Policy="{}")
+
+    other = fleet.client("kms").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    assert denied(kms.sign, **signature(other))
+    assert denied(kms.put_key_policy, KeyId=outputs["signingKeyArns"][0], PolicyName="default", Policy="{}")
+
+    ring, fleet_group = outputs["ringGroupNames"]["canary"], outputs["fleetGroupName"]
+    target = f"arn:aws:iot:{fleet.region}:{ACCOUNT}:thinggroup/{ring}"
+    assert denied(iot.create_job, jobId="another-stacks-job", targets=[target], document="{}")
+    assert denied(iot.cancel_job, jobId="another-stacks-job")
+    assert denied(iot.add_thing_to_thing_group, thingGroupName=ring, thingName=fleet.thing(VICTIM))
+    assert denied(iot.delete_thing_group, thingGroupName=ring)
+    assert denied(iot.create_thing_group, thingGroupName="mine")
+    assert denied(iot.create_keys_and_certificate, setAsActive=True)
+
+    presign = f"arn:aws:iam::{ACCOUNT}:role/{fleet_group}-{channel}-presign"
+    assert denied(controller("sts").assume_role, RoleArn=presign, RoleSessionName="me")
+    assert denied(controller("lambda").update_function_configuration, FunctionName=outputs["controllerName"], Timeout=1)
+    assert denied(
+        controller("sqs").receive_message, QueueUrl=f"{fleet.sandbox.endpoint}/{ACCOUNT}/{outputs['controllerName']}-dead-letters"
+    )
+
+
+# What lies in the bucket is tampered with
+
+
+@contextmanager
+def unguarded(fleet: Fleet, administrator: Clients) -> Iterator[Any]:
+    """S3 while an administrator has taken the bucket's policy away."""
+    s3, bucket = administrator("s3"), fleet.sandbox.outputs["bucketName"]
+    policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
+    s3.delete_bucket_policy(Bucket=bucket)
+    try:
+        yield s3
+    finally:
+        s3.put_bucket_policy(Bucket=bucket, Policy=policy)
+
+
+def metric(fleet: Fleet, name: str) -> float:
+    """The sum of one of the channel's metrics over the last ten minutes."""
+    now = datetime.now(UTC)
+    own = [{"Name": "Suffix", "Value": fleet.sandbox.outputs["suffix"]}, {"Name": "Channel", "Value": fleet.sandbox.channel}]
+    points = fleet.client("cloudwatch").get_metric_statistics(
+        Namespace="IotOta", MetricName=name, Dimensions=own, Period=60, Statistics=["Sum"],
+        StartTime=now - timedelta(minutes=10), EndTime=now + timedelta(minutes=1),
+    )["Datapoints"]  # fmt: skip
+    return float(sum(point["Sum"] for point in points))
+
+
+def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(fleet: Fleet, administrator: Clients) -> None:
+    s3, place = administrator("s3"), {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": manifest_key(fleet.sandbox.channel)}
+    honest, jobs, alarmed = s3.get_object(**place)["Body"].read(), fleet.sandbox.jobs(), metric(fleet, "ManifestRefused")
+    version = json.dumps(fleet.sandbox.manifest().firmware.version).encode()
+    for forged in (honest.replace(version, b'"6.6.6"'), honest.replace(b'"rings"', b'"paused":false,"rings"'), b"{}", b""):
+        assert forged != honest
+        s3.put_object(**place, Body=forged)
+        answer = fleet.wake()
+        assert (answer["kind"], answer["did"]) == ("refused", [])
+        assert "its SHA-256 is not the one that this deployment announced" in answer["waiting"]
+    assert fleet.sandbox.jobs() == jobs
+    assert metric(fleet, "ManifestRefused") >= alarmed + 4
+    s3.put_object(**place, Body=honest)
+    fleet.waits("nothing")
+
+
+def test_an_image_tampered_with_after_the_offer_is_refused_by_the_devices(fleet: Fleet, administrator: Clients) -> None:
+    fleet.disconnect()
+    digest = fleet.ship("2.2.0")
+    fleet.until("canary's job", lambda s: s.candidate and s.candidate.rings["canary"].offer.seen)
+    job, firmware = fleet.job("canary"), fleet.sandbox.manifest().firmware
+    image = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": firmware.key}
+    content = administrator("s3").get_object(**image)["Body"].read()
+    administrator("s3").put_object(**image, Body=content[:-1] + b"!", ChecksumAlgorithm="SHA256")
+    fleet.connect()
+    state = fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
+    assert fleet.executions(job) == dict.fromkeys(CANARY, "FAILED")
+    assert {fleet.details(job, serial)["reason"] for serial in CANARY} == {"wrong digest"}
+    assert digest in state.refused
+    assert fleet.runs() == everybody("2.1.1")
+    assert [name for name in fleet.sandbox.jobs() if name.endswith(job.rsplit("-", 1)[1])] == [job], (
+        "no other ring was offered it"
+    )
+    fleet.no_ring_has_two_jobs()
+
+
+def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(fleet: Fleet, administrator: Clients) -> None:
+    with fleet.controller_down():
+        fleet.ship("2.3.0")
+        jobs, firmware = fleet.sandbox.jobs(), fleet.sandbox.manifest().firmware
+        image = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": firmware.key}
+        content = administrator("s3").get_object(**image)["Body"].read()
+        administrator("s3").put_object(**image, Body=content[:-1] + b"!", ChecksumAlgorithm="SHA256")
+    answer = fleet.wake()
+    assert (answer["kind"], answer["did"]) == ("image", [])
+    assert "has another SHA-256 than the release" in answer["waiting"]
+    administrator("s3").delete_object(**image)
+    assert "is missing" in fleet.wake()["waiting"]
+    assert fleet.sandbox.jobs() == jobs
+    administrator("s3").put_object(**image, Body=content, ChecksumAlgorithm="SHA256")
+    fleet.proved("2.3.0")
+    assert fleet.runs() == everybody("2.3.0")
+
+
+def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume(fleet: Fleet, administrator: Clients) -> None:
+    place = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": state_key(fleet.sandbox.channel)}
+    s3 = administrator("s3")
+    versions = s3.list_object_versions(Bucket=place["Bucket"], Prefix=place["Key"])["Versions"]
+    oldest = min(versions, key=lambda version: version["LastModified"])["VersionId"]
+    assert denied(s3.put_object, **place, Body=b"{}")
+    assert denied(s3.delete_object, **place)
+    assert denied(s3.delete_object, **place, VersionId=oldest)
+
+    honest, jobs = s3.get_object(**place)["Body"].read(), fleet.sandbox.jobs()
+    old = s3.get_object(**place, VersionId=oldest)["Body"].read()
+    envelope = json.loads(honest)
+    unsigned = json.dumps(envelope | {"jws": "a.b.c"}).encode()
+    forged = json.dumps(envelope | {"state": envelope["state"] | {"refused": {}}}).encode()
+    for name, body in {"invalid": forged, "invalid ": unsigned, "invalid  ": b"", "lost": None, "older": old}.items():
+        with unguarded(fleet, administrator):
+            s3.put_object(**place, Body=body) if body is not None else s3.delete_object(**place)
+        answer = fleet.wake()
+        assert (answer["outcome"], answer["halt"].split("-")[0]) == ("distrusted", name.strip())
+        with unguarded(fleet, administrator):
+            s3.put_object(**place, Body=honest)
+    assert fleet.wake()["outcome"] == "done", "with the honest state back it goes on"
+
+    with unguarded(fleet, administrator):
+        s3.put_object(**place, Body=old)
+    fleet.ship("2.4.0")
+    answer = fleet.wake()
+    assert (answer["outcome"], fleet.sandbox.jobs()) == ("distrusted", jobs), (
+        "nothing is started from a state that is older than its jobs"
+    )
+    assert answer["halt"] in fleet.ops("resume")
+    fleet.proved("2.4.0")
+    assert fleet.runs() == everybody("2.4.0")
+    fleet.no_ring_has_two_jobs()
