@@ -88,13 +88,15 @@ class _Run:
             self._retry(control.retry.ring, control.retry.sequence)
 
     def _rollback_ordered(self, sha256: str, why: str) -> None:
-        state = self.state
+        state, good = self.state, self.state.last_good
         if state.candidate and state.candidate.firmware.sha256 == sha256:
             self._fail(state.candidate, why, refuse=True)
-        elif state.candidate is None and state.last_good and state.last_good.sha256 == sha256 and state.previous_good:
+        elif good is None or good.sha256 != sha256:  # gone already, or not yet here: it must not start to be stopped
+            self._refuse(sha256, why)
+        elif state.candidate is None and state.previous_good:
             self.state = replace(state, last_good=state.previous_good, previous_good=None)
-            self._refuse(state.last_good, why)
-            self._roll_back(state.previous_good, state.last_good.version, why)
+            self._refuse(sha256, why)
+            self._roll_back(state.previous_good, good.version, why)
 
     def _retry(self, ring: str, sequence: int) -> None:
         rollback, candidate = self.state.rollback, self.state.candidate
@@ -149,7 +151,8 @@ class _Run:
 
     def _halt(self, why: str) -> None:
         if self.state.halt is None:
-            self.state = replace(self.state, halt=Halt(id=f"{self.state.sequence}-{int(self.now)}", why=why, at=self.now))
+            halt = Halt(id=f"halt-{self.state.halts + 1}", why=why, at=self.now)
+            self.state = replace(self.state, halt=halt, halts=self.state.halts + 1)
             self._event("halted", why)
 
     def halted(self) -> Waiting | None:
@@ -324,7 +327,7 @@ class _Run:
         self._event("failed" if refuse else "rollback", why)
         self._drop_candidate(candidate)
         if refuse:
-            self._refuse(candidate.firmware, why)
+            self._refuse(candidate.firmware.sha256, why)
         if good is None or (refuse and candidate.manifest.rollback == "forbidden"):
             back = "its rollback is forbidden" if good else "there is no last good release to go back to"
             self._halt(f"{version} was stopped ({why}) and {back}")
@@ -332,8 +335,8 @@ class _Run:
         else:
             self._roll_back(good, version, why)
 
-    def _refuse(self, firmware: Firmware, why: str) -> None:
-        self.state = replace(self.state, refused={**self.state.refused, firmware.sha256: why})
+    def _refuse(self, sha256: str, why: str) -> None:
+        self.state = replace(self.state, refused={**self.state.refused, sha256: why})
 
     def _roll_back(self, good: Firmware, failed: str, why: str) -> None:
         """Exposed devices, and only they, go back; rings that had passed go back whole. A new, higher sequence for all."""

@@ -122,6 +122,8 @@ class State:
     """Jobs, other than the candidate's own, whose devices run firmware that was never proved."""
     rollback: Rollback | None = None
     halt: Halt | None = None
+    halts: int = 0
+    """How many there have been: each has an id of its own, so that a `resume` ends the one it was meant for."""
     refused: dict[str, str] = field(default_factory=dict)
     """Digests that are never offered again, with the reason."""
     versions: dict[str, str] = field(default_factory=dict)

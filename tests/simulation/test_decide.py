@@ -504,6 +504,15 @@ def test_an_operator_rolls_back_a_release_that_had_become_the_last_good_one() ->
     assert fleet.state.waiting.kind == "refused"
 
 
+def test_a_release_that_was_ordered_back_before_it_began_never_begins() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.control = Control(rollback=RollbackOrder(sha256=firmware("1.2.0").sha256, order=ORDER))
+    fleet.run(10)
+    assert not any(job.create.offer.firmware.version == "1.2.0" for job in fleet.jobs.values())
+    assert fleet.state.waiting.kind == "refused"
+
+
 def test_a_refused_manifest_starts_nothing_but_a_running_bad_release_is_still_stopped() -> None:
     fleet = world()
     fleet.manifest = manifest("1.2.0")
@@ -662,28 +671,43 @@ def test_deciding_twice_is_deciding_once(history: list[tuple[str, Any]]) -> None
     assert (twice.candidate is None) == (once.candidate is None)
 
 
-@settings(max_examples=150)
-@given(steps)
-def test_every_history_ends_well_once_people_let_it(history: list[tuple[str, Any]]) -> None:
-    """Everything comes back to life, everybody says yes, a good release comes: it reaches every device."""
-    fleet = lived(history)
+def let(fleet: World, new: Manifest) -> None:
+    """Everything comes back to life, everybody says yes, and the stack file names `new`."""
     fleet.bad, fleet.bricks = set(), set()
     for device in fleet.devices.values():
         device.online = True
-    fleet.manifest = manifest("9.0.0")
+    fleet.manifest = new
     for _ in range(20):
         halt, rollback = fleet.state.halt, fleet.state.rollback
         resume = ResumeOrder(halt=halt.id, order=ORDER) if halt else None
         sequence = rollback.offer.sequence if rollback else 0
-        retry = (
-            RetryOrder(ring="rollback", sequence=sequence, order=ORDER) if fleet.state.waiting.kind == "rollback-failed" else None
-        )
-        approvals = tuple(ApprovalOrder(ring=ring, sha256=firmware("9.0.0").sha256, order=ORDER) for ring in RINGS)
+        again = RetryOrder(ring="rollback", sequence=sequence, order=ORDER)
+        retry = again if fleet.state.waiting.kind == "rollback-failed" else None
+        approvals = tuple(ApprovalOrder(ring=ring, sha256=new.firmware.sha256, order=ORDER) for ring in RINGS)
         fleet.control = Control(resume=resume, retry=retry, approvals=approvals)
         fleet.run(10)
+
+
+@settings(max_examples=100)
+@given(steps)
+def test_every_history_ends_well_once_people_let_it(history: list[tuple[str, Any]]) -> None:
+    fleet = lived(history)
+    let(fleet, manifest("9.0.0"))
     assert fleet.versions() == {"9.0.0"}
     assert fleet.state.last_good == firmware("9.0.0")
     assert fleet.state.waiting.kind == "nothing"
+
+
+@settings(max_examples=100)
+@given(steps)
+def test_after_every_history_the_last_good_release_brings_everybody_back(history: list[tuple[str, Any]]) -> None:
+    fleet = lived(history)
+    good = fleet.state.last_good
+    assert good is not None
+    let(fleet, manifest(good.version))
+    assert fleet.state.last_good is not None
+    assert fleet.versions() == {fleet.state.last_good.version}
+    assert fleet.state.waiting.kind in ("nothing", "refused")
 
 
 @settings(max_examples=100)

@@ -291,4 +291,4 @@ def test_a_status_that_cannot_be_had_says_why(
 def test_state_has_no_field_that_status_forgot() -> None:
     """A new field of the state is either told or listed here."""
     told = {"last_good", "previous_good", "candidate", "stable", "rollback", "halt", "waiting", "decisions", "exposing"}
-    assert set(State.__dataclass_fields__) == told | {"schema", "sequence", "refused", "versions"}
+    assert set(State.__dataclass_fields__) == told | {"schema", "sequence", "refused", "versions", "halts"}
