@@ -130,7 +130,7 @@ def rollback_failing(state: State, observed: Observed, names: Names, now: float)
     failing = sum(job.counts.failing for job in way_back(state.rollback, state.stable, observed, names))
     if own is None:
         return failing
-    overdue = now > state.rollback.started_at + ROLLBACK_PATIENCE
+    overdue = now >= state.rollback.started_at + ROLLBACK_PATIENCE
     rejected = 0 if overtaken(state) else own.counts.rejected
     return failing + rejected + (own.counts.queued + own.counts.in_progress if overdue else 0)
 

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from rollout import actions as act
 from rollout.decide import decide
+from rollout.gates import ROLLBACK_PATIENCE
 from rollout.observed import ABORTED, Alarm, Counts, Job, Observed
 from rollout.release import Abort, Firmware, Manifest, Pace
 from rollout.rings import RESERVED
@@ -610,6 +611,7 @@ class Simulation:
             yield self._deadline(ring)
         if self.controller:
             yield self._tick_at(self.state.waiting.until)
+            yield self._tick_at(self.state.rollback.started_at + ROLLBACK_PATIENCE if self.state.rollback else None)
             yield from self._people_and_alarms()
 
     def _people_and_alarms(self) -> Iterator[int | None]:

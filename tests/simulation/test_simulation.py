@@ -193,9 +193,10 @@ def test_a_first_release_that_fails_halts() -> None:
     assert "no last good release" in sim.state.waiting.text
 
 
-def test_bricks_stay_named_in_a_rollback_that_does_not_end() -> None:
+def test_bricks_are_named_as_lost_in_a_rollback_that_does_not_end() -> None:
     sim = Simulation(two_rings(), Fleet(devices=1000, silent=1.0)).run()
-    assert sim.state.waiting.kind == "rollback"
+    assert sim.state.waiting.kind == "rollback-failed"
+    assert f"{sim.exposed} devices" in sim.state.waiting.text
     assert not [event for event in sim.events if event.what == "rolled-back"]
     assert sim.minute < 200, "nothing more can happen, and the simulation says so"
 
