@@ -112,17 +112,18 @@ class _Run:
         """A job that somebody cancelled or deleted is a halt until `resume`; what it was for is offered anew after that.
 
         `python -m ops halt` cancels jobs itself. Its order stands in control.json; where that was taken back before the
-        controller ran, the ring is offered the release anew at once.
+        controller ran, the ring is offered the release anew at once. What is ended while a halt stands is covered by it.
         """
-        if self.halted():
-            return
+        halted = self.halted()
         for ring, offer in list(self.state.stable.items()):
             if not self._ended(ring, offer):
                 continue
-            if self._ended_by_hand(ring, offer):
+            if self._ended_by_hand(ring, offer) and not halted:
                 self._halt(f"job {self.names.job(ring, offer.sequence)} was cancelled or deleted by hand")
             stable = {name: kept for name, kept in self.state.stable.items() if name != ring}
             self.state = replace(self.state, stable=stable)
+        if halted:
+            return
         rollback = self.state.rollback
         if rollback and self._ended_by_hand(RESERVED, rollback.offer):
             self._halt(f"the rollback's job {self.names.job(RESERVED, rollback.offer.sequence)} was ended by hand")

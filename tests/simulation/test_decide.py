@@ -482,6 +482,25 @@ def test_a_job_ended_by_hand_is_a_halt_until_resume(how: str, which: str) -> Non
     assert fleet.versions() == {"1.2.0"}
 
 
+@pytest.mark.parametrize("halt", ["by the controller", "by a person"])
+def test_one_resume_covers_every_job_that_was_ended_while_the_halt_stood(halt: str) -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
+    fleet.run(3)
+    assert fleet.state.candidate is not None
+    offers = {"canary": fleet.state.candidate.rings["canary"].offer, "broad": fleet.state.stable["broad"]}
+    if halt == "by a person":
+        fleet.control = Control(halted=ORDER)
+    for ring, offer in offers.items():
+        fleet.cancel(NAMES.job(ring, offer.sequence), "BY_HAND")
+        fleet.run(2)
+    assert not fleet.live("broad", "1.1.0")
+    ended = ResumeOrder(halt=fleet.state.halt.id, order=ORDER) if fleet.state.halt else None
+    fleet.control = Control(resume=ended)
+    fleet.run(120)
+    assert fleet.versions() == {"1.2.0"}
+
+
 def test_a_halt_and_a_resume_while_the_controller_was_down_offer_the_ring_anew() -> None:
     fleet = world()
     fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
