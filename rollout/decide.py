@@ -7,7 +7,6 @@ and returns what to remember next. `rollout.actions` says which calls follow fro
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from rollout import gates
 from rollout.observed import OPERATOR_HALT, Job, Observed
@@ -16,6 +15,7 @@ from rollout.rings import RESERVED
 from rollout.state import (
     KEPT_DECISIONS,
     Candidate,
+    Deed,
     Event,
     Halt,
     Names,
@@ -456,16 +456,7 @@ class _Run:
     def _renewed(self, offer: Offer) -> Offer:
         return replace(offer, sequence=self._next_sequence(), seen=False)
 
-    def _event(
-        self,
-        what: Literal[
-            "started", "passed", "last-good", "failed", "rollback", "rolled-back", "halted", "resumed", "superseded",
-            "retried", "recovered",
-        ],
-        why: str,
-        ring: str | None = None,
-        version: str | None = None,
-    ) -> None:  # fmt: skip
+    def _event(self, what: Deed, why: str, ring: str | None = None, version: str | None = None) -> None:
         candidate = self.state.candidate
         version = version or (candidate.firmware.version if candidate else None)
         self.events.append(Event(at=self.now, what=what, why=why, ring=ring, version=version))

@@ -91,15 +91,18 @@ NEEDS_A_PERSON = frozenset({"approval", "paused", "halted", "refused", "image", 
 """Kinds of waiting that end only when a person acts."""
 
 
+Deed = Literal[
+    "started", "passed", "last-good", "failed", "rollback", "rolled-back", "halted", "resumed", "superseded", "retried",
+    "recovered",
+]  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """One decision: what was done, to which ring, and why."""
 
     at: float
-    what: Literal[
-        "started", "passed", "last-good", "failed", "rollback", "rolled-back", "halted", "resumed", "superseded", "retried",
-        "recovered",
-    ]  # fmt: skip
+    what: Deed
     why: str
     ring: str | None = None
     version: str | None = None

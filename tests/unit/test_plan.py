@@ -317,3 +317,22 @@ def test_a_gate_without_failures_passes_a_plan_of_no_devices_to_a_person() -> No
     made, _, _ = plan.plan(empty, Fleet(devices=0, approval_minutes=None))
     assert made.good.end == "waiting"
     assert "too few to prove anything" in made.good.waiting
+
+
+def test_the_readme_quotes_the_scenarios_as_they_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ops.__main__.main(["plan", "--stack", "prod", "--scenarios", "--markdown"]) == 0
+    printed: dict[str, dict[str, str]] = {}
+    scenario = ""
+    for line in capsys.readouterr().out.splitlines():
+        if not line.startswith("|"):
+            continue
+        name, settings, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if settings in ("prod", "recipe"):
+            scenario = name or scenario
+            printed.setdefault(scenario, {})[settings] = " ; ".join(cells)
+    table = (ROOT / "README.md").read_text().split("| scenario | prod | recipe |\n|---|---|---|\n")[1].split("\n\n")[0]
+    for row in table.splitlines():
+        scenario, prod, recipe = [cell.strip() for cell in row.strip("|").split("|")]
+        for settings, cell in (("prod", prod), ("recipe", recipe)):
+            for figure in re.findall(r"\d+ d\b(?: \d+ h)?|\d+ h\b(?: \d+ min)?|\d+ min|[\d,]*\d", cell):
+                assert figure in printed[scenario][settings], f"README, {scenario}, {settings}: {figure} is not what plan prints"
