@@ -76,6 +76,11 @@ ALARM_RULES = {
     "rollback-failed": Alarm(
         description="A rollback failed: devices are left on a bad release", metric="RollbackFailed", missing="ignore"
     ),
+    "person-needed": Alarm(
+        description="A release waits for a person: an approval, a pause or halt to be ended, a release that cannot be taken",
+        metric="Held",
+        missing="ignore",
+    ),
     "no-heartbeat": Alarm(
         description="The controller did not run for five minutes: no gate is kept, nothing is rolled back",
         metric="Heartbeat",

@@ -562,8 +562,12 @@ def _alarms(gate: Section) -> tuple[AlarmGate, ...]:
     for row in gate.rows("alarms", allowed, f"[{example}]"):
         name = row.required("name", limits.ALARM_NAME)
         own = name.removeprefix("stack:")
-        if own != name and own not in naming.ALARMS:
-            row.wrong("name", f"is not an alarm of this stack: {near(own, naming.ALARMS)}", f"write {example}")
+        if own != name and own not in naming.GATE_ALARMS:
+            row.wrong(
+                "name",
+                f"is not an alarm of this stack that a gate can watch: {near(own, naming.GATE_ALARMS)}",
+                f"write {example}",
+            )
         alarms.append(AlarmGate(name=name, action=row.optional("action", limits.ALARM_ACTION, AlarmGate.action)))
         row.close()
     if len(alarms) > limits.MAX_ALARMS:

@@ -27,7 +27,7 @@ RUN_SECONDS, RUN_GIGABYTES = 2.0, 0.25
 """A run of the controller: assumed seconds, and the function's memory."""
 LAMBDA_SECONDS = 300
 """The controller function's time-out."""
-RING_METRICS, CHANNEL_METRICS, ALARMS = 6, 5, 6
+RING_METRICS, CHANNEL_METRICS, ALARMS = 6, 5, 7
 """CloudWatch metrics of a ring and of a channel, and alarms of a stack."""
 FRIDAY_EVENING = START + 4 * 86_400 + 10 * 3600
 """Friday, 18:00 UTC."""

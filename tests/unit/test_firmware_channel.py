@@ -292,6 +292,7 @@ def test_a_stack_exports_its_channel() -> None:
                 "dead-letters",
                 "refused-manifest",
                 "rollback-failed",
+                "person-needed",
             )
         },
         "eventLogGroups": {

@@ -118,6 +118,7 @@ CONTROLLER = {"Suffix": "0a1b2c3d", "Channel": "stable"}
 ALARM_SHAPES: dict[str, dict[str, Any]] = {
     "ring-failing": {"metricName": "ReleaseFailed", "treatMissingData": "ignore"},
     "rollback-failed": {"metricName": "RollbackFailed", "treatMissingData": "ignore"},
+    "person-needed": {"metricName": "Held", "treatMissingData": "ignore"},
     "no-heartbeat": {
         "metricName": "Heartbeat",
         "statistic": "Sum",

@@ -442,6 +442,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("rollout.gates.canary.onDeadline", "rollback", "canary.onDeadline: .*a deadline never rolls back"),
     ("rollout.gates.canary.approval", "ops", "canary.approval: .*true or false"),
     ("rollout.gates.canary.alarms.0.name", "stack:dead-letter", "alarms\\[0\\].name: .*did you mean dead-letters"),
+    ("rollout.gates.canary.alarms.0.name", "stack:person-needed", "alarms\\[0\\].name: .*that a gate can watch"),
     ("rollout.gates.canary.alarms.0.name", "", "alarms\\[0\\].name: .*1 to 255 .*PutMetricAlarm"),
     ("rollout.gates.canary.alarms.0.action", "halt", "alarms\\[0\\].action: .*hold or rollback"),
     ("rollout.gates.canary.alarms.0.state", "OK", "alarms\\[0\\].state: .*is not a key here"),
