@@ -13,9 +13,9 @@ from dataclasses import dataclass
 ALARMS = (
     "ring-failing", "no-heartbeat", "controller-errors", "dead-letters", "refused-manifest", "rollback-failed", "person-needed",
 )  # fmt: skip
+"""The stack's own alarms; a gate names them `stack:<name>`."""
 GATE_ALARMS = tuple(short for short in ALARMS if short != "person-needed")
 """Those that a gate may watch: a gate that waits for a person would wait for itself."""
-"""The stack's own alarms; a gate names them `stack:<name>`."""
 
 EVENT_LOGS = ("job-events", "device-registry-events", "thing-group-events")
 

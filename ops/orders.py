@@ -165,8 +165,8 @@ def _retrying(desk: Desk, state: State, ring: str) -> tuple[Offer, list[str]]:
             raise OpsError(f"no rollback is running{over}: there is nothing to retry")
         if overtaken(state):
             raise OpsError(
-                f"a newer release than this rollback has been offered: it reaches the devices that are still to come back; "
-                f"`{desk.stack.command('rollback')}` takes it back, and them with it"
+                "a newer release than this rollback has been offered, and the devices that are still to come back get that: "
+                "to bring them back instead, name the last good release in the stack file again (git revert) and deploy"
             )
         counts = counted(desk, [(RESERVED, back.offer)])
         return back.offer, [

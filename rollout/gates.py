@@ -90,13 +90,13 @@ def judge(
     overdue = deadline is not None and now >= deadline
     lacking = healthy(gate, job.counts, job.settled, overdue, granted)
     if lacking:
-        progress = _with_health(progress, None)
+        progress = replace(progress, healthy_since=None)
         if overdue and lacking.kind in ("coverage", "success", "least-number", "settling"):
             text = f"the deadline has passed and still {lacking.text}"
             return progress, Waiting(kind="deadline", text=text, ring=ring.name, until=deadline)
         until = deadline if lacking.kind == "coverage" else None
         return progress, Waiting(kind=lacking.kind, text=lacking.text, ring=ring.name, until=until)
-    progress = _with_health(progress, now if progress.healthy_since is None else progress.healthy_since)
+    progress = replace(progress, healthy_since=now if progress.healthy_since is None else progress.healthy_since)
     return progress, _last_words(ring, progress, granted, alarms, now)
 
 
@@ -111,10 +111,6 @@ def _last_words(ring: RingPlan, progress: Progress, granted: bool, alarms: dict[
     if gate.approval and not granted:
         return Waiting(kind="approval", text=f"a person must approve ring {ring.name}", ring=ring.name)
     return Passed()
-
-
-def _with_health(progress: Progress, since: float | None) -> Progress:
-    return replace(progress, healthy_since=since)
 
 
 def rollback_failing(state: State, observed: Observed, names: Names, now: float) -> int:
@@ -137,10 +133,9 @@ def rollback_failing(state: State, observed: Observed, names: Names, now: float)
 
 def overtaken(state: State) -> bool:
     """Whether devices have been offered a release newer than the rollback: who took that first rightly rejects the rollback."""
-    if state.rollback is None or state.candidate is None:
-        return bool(state.exposing)
-    newest = max((p.offer.sequence for p in state.candidate.rings.values()), default=0)
-    return bool(state.exposing) or newest > state.rollback.offer.sequence
+    rings, rollback = state.candidate.rings if state.candidate else {}, state.rollback
+    newer = rollback is not None and any(p.offer.sequence > rollback.offer.sequence for p in rings.values())
+    return bool(state.exposing) or newer
 
 
 def way_back(rollback: Rollback, stable: dict[str, Offer], observed: Observed, names: Names) -> list[Job]:

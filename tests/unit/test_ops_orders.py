@@ -547,6 +547,19 @@ def test_a_rollback_that_runs_is_not_taken_for_a_reason_to_go_further_back(
     assert yes(run, "rollback", "2.2.0") == 0, "but where it fails, further back may be the way"
 
 
+def test_a_rollback_that_a_newer_release_overtook_is_not_retried(
+    cloud: Cloud, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would take the newer release from the devices that have it."""
+    newer = started(PROVING, canary=Progress(offer=offer(400), started_at=NOW))
+    cloud.remember(replace(newer, rollback=BACK, sequence=400))
+    cloud.job(NAMES.job(RESERVED, 300), armed=False, Failed=3)
+    cloud.job(NAMES.job("canary", 400), InProgress=1)
+    assert yes(run, "retry", "rollback") == 1
+    assert "a newer release than this rollback has been offered" in capsys.readouterr().err
+    assert cloud.puts == 1, "the memory that the test wrote, and no order"
+
+
 def test_a_rollback_under_a_halt_says_that_it_waits(cloud: Cloud, run: Ops, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.remember(replace(PROVING, halt=Halt(id="200-1", why="by hand", at=NOW)))
     assert yes(run, "rollback") == 0
