@@ -1,4 +1,5 @@
-"""The program: one fleet, one firmware channel. What differs between stacks is in the stack files."""
+"""The program: one fleet, one firmware channel. What differs between stacks is in the stack
+files."""
 
 import pulumi
 import pulumi_aws as aws
@@ -12,7 +13,10 @@ from components.settings import load
 
 settings = load()
 partition, region = aws.get_partition_output(), aws.get_region_output().region
-account, endpoint = aws.get_caller_identity_output().account_id, aws.iot.get_endpoint_output(endpoint_type="iot:Data-ATS")
+account, endpoint = (
+    aws.get_caller_identity_output().account_id,
+    aws.iot.get_endpoint_output(endpoint_type="iot:Data-ATS"),
+)
 location = pulumi.Output.all(
     partition=partition.partition, dns_suffix=partition.dns_suffix, region=region, account=account
 ).apply(lambda values: naming.Location(**values))
@@ -25,13 +29,26 @@ tags = naming.tags(settings.environment, settings.fleet.name, settings.tags)
 
 if settings.owns_account_settings:
     AccountSettings("account")
-fleet = DeviceFleet("fleet", DeviceFleetArgs(names=names, location=location, fleet=settings.fleet, tags=tags))
-channel = FirmwareChannel("channel", FirmwareChannelArgs(
-    names=names, location=location, manifest=settings.manifest, image=settings.image,
-    signing_keys=settings.signing_keys, ring_groups=fleet.ring_arns,
-    devices=[fleet], log_retention_days=settings.log_retention_days, notifications=settings.notifications, tags=tags,
-    protect=settings.protect, tls_only=settings.tls_only,
-))  # fmt: skip
+fleet = DeviceFleet(
+    "fleet", DeviceFleetArgs(names=names, location=location, fleet=settings.fleet, tags=tags)
+)
+channel = FirmwareChannel(
+    "channel",
+    FirmwareChannelArgs(
+        names=names,
+        location=location,
+        manifest=settings.manifest,
+        image=settings.image,
+        signing_keys=settings.signing_keys,
+        ring_groups=fleet.ring_arns,
+        devices=[fleet],
+        log_retention_days=settings.log_retention_days,
+        notifications=settings.notifications,
+        tags=tags,
+        protect=settings.protect,
+        tls_only=settings.tls_only,
+    ),
+)
 
 stack = {"suffix": suffix, "region": region, "iotEndpoint": endpoint.endpoint_address}
 for name, value in {**stack, **fleet.stack_outputs(), **channel.stack_outputs()}.items():

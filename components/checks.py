@@ -1,4 +1,5 @@
-"""Reads parsed configuration: each key against what it may hold, every mistake noted with the line that fixes it."""
+"""Reads parsed configuration: each key against what it may hold, every mistake noted with the line
+that fixes it."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ PLAIN_KEY = re.compile(r"[A-Za-z0-9_.:/@+=-]{1,80}")
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake: the key's full path, what stands there, what is allowed and why, and the line or command that fixes it."""
+    """One mistake: the key's full path, what stands there, what is allowed and why, and the line or
+    command that fixes it."""
 
     path: str
     value: str
@@ -35,9 +37,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """What a key may hold: `read` turns JSON into T or raises ValueError with what is allowed and why.
+    """What a key may hold: `read` turns JSON into T or raises ValueError with what is allowed and
+    why.
 
-    `example` is a right value as JSON: the fix shows it, and where the value is wrong it stands in, so that reading goes on.
+    `example` is a right value as JSON: the fix shows it, and where the value is wrong it stands in,
+    so that reading goes on.
     """
 
     read: Callable[[Any], T]
@@ -62,7 +66,10 @@ def text(pattern: str, allowed: str, example: str) -> Kind[str]:
 
 def version(example: str, pattern: str = ".*", why: str = "") -> Kind[str]:
     """A semantic version in quotes that also matches `pattern`; a leading `v` is taken off."""
-    allowed = f"must be a semantic version (semver.org), in quotes: YAML makes the number 2.1 of an unquoted 2.10{why}"
+    allowed = (
+        "must be a semantic version (semver.org), in quotes: YAML makes the number 2.1 of an"
+        f" unquoted 2.10{why}"
+    )
 
     def read(value: Any) -> str:
         if isinstance(value, str) and SEMVER.fullmatch(value) and re.fullmatch(pattern, value):
@@ -89,17 +96,28 @@ def whole(low: int, high: int, why: str, example: int) -> Kind[int]:
     allowed = f"must be a whole number from {low} to {high} ({why})"
 
     def read(value: Any) -> int:
-        return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else _refuse(allowed)
+        return (
+            value
+            if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+            else _refuse(allowed)
+        )
 
     return Kind(read, example, allowed)
 
 
 def number(low: float, high: float, places: int, why: str, example: float) -> Kind[float]:
     """A number from `low` to `high` with at most `places` decimals."""
-    allowed = f"must be a number from {low:g} to {high:g} with at most {places} decimal{'s' * (places > 1)} ({why})"
+    allowed = (
+        f"must be a number from {low:g} to {high:g} with at most {places}"
+        f" decimal{'s' * (places > 1)} ({why})"
+    )
 
     def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
             _refuse(allowed)  # NaN is not within any limits
         return float(value) if float(value) == round(float(value), places) else _refuse(allowed)
 
@@ -112,7 +130,11 @@ def one_of(values: Iterable[int], why: str, example: int) -> Kind[int]:
     allowed = f"must be one of {', '.join(map(str, known))} ({why})"
 
     def read(value: Any) -> int:
-        return value if isinstance(value, int) and not isinstance(value, bool) and value in known else _refuse(allowed)
+        return (
+            value
+            if isinstance(value, int) and not isinstance(value, bool) and value in known
+            else _refuse(allowed)
+        )
 
     return Kind(read, example, allowed)
 
@@ -120,7 +142,9 @@ def one_of(values: Iterable[int], why: str, example: int) -> Kind[int]:
 def flag(example: bool) -> Kind[bool]:
     """true or false."""
     allowed = "must be true or false, without quotes"
-    return Kind(lambda value: value if isinstance(value, bool) else _refuse(allowed), example, allowed)
+    return Kind(
+        lambda value: value if isinstance(value, bool) else _refuse(allowed), example, allowed
+    )
 
 
 def parsed(parse: Callable[[str], object], allowed: str, example: str) -> Kind[str]:
@@ -150,9 +174,11 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 class Section:
-    """One object of the configuration. To read a key makes it known; `close` notes every key that nobody has read.
+    """One object of the configuration. To read a key makes it known; `close` notes every key that
+    nobody has read.
 
-    A required object that is missing is one mistake: `mistakes` of what is read inside it go nowhere.
+    A required object that is missing is one mistake: `mistakes` of what is read inside it go
+    nowhere.
     """
 
     def __init__(self, path: str, data: Any, mistakes: list[Mistake], separator: str = ".") -> None:
@@ -162,11 +188,13 @@ class Section:
         self._known: set[str] = set()
 
     def place(self, key: str) -> str:
-        """The key's full path; a key that is no plain word stands as JSON, so that any text can be shown."""
+        """The key's full path; a key that is no plain word stands as JSON, so that any text can be
+        shown."""
         return f"{self.path}{self._separator}{key if PLAIN_KEY.fullmatch(key) else shown(key)}"
 
     def line(self, key: str, example: str) -> str:
-        """The line to write. Top-level keys carry their namespace in a stack file; YAML 1.1 takes an unquoted `on` for true."""
+        """The line to write. Top-level keys carry their namespace in a stack file; YAML 1.1 takes
+        an unquoted `on` for true."""
         name = self.place(key) if self._separator == ":" else key
         return f"write {json.dumps(name) if name == 'on' else name}: {example}"
 
@@ -177,7 +205,9 @@ class Section:
 
     def required(self, key: str, kind: Kind[T]) -> T:
         if self.raw(key) is None:
-            self.note(self.place(key), "missing", kind.allowed, self.line(key, json.dumps(kind.example)))
+            self.note(
+                self.place(key), "missing", kind.allowed, self.line(key, json.dumps(kind.example))
+            )
             return _example(kind)
         return self._read(key, kind)
 
@@ -185,7 +215,8 @@ class Section:
         return default if self.raw(key) is None else self._read(key, kind)
 
     def section(self, key: str, example: str | None = None) -> Section:
-        """The object at `key`. `example` is its YAML where it is required; without one, absent means empty."""
+        """The object at `key`. `example` is its YAML where it is required; without one, absent
+        means empty."""
         value = self.raw(key)
         if value is None and example is not None:
             self.note(self.place(key), "missing", "is required", self.line(key, example))
@@ -202,7 +233,9 @@ class Section:
             if isinstance(value, dict):
                 rows.append(Section(f"{self.place(key)}[{index}]", value, self.mistakes))
             else:
-                self.note(f"{self.place(key)}[{index}]", shown(value), allowed, self.line(key, example))
+                self.note(
+                    f"{self.place(key)}[{index}]", shown(value), allowed, self.line(key, example)
+                )
         return rows
 
     def items(self, key: str, allowed: str, example: str) -> list[Any]:
@@ -215,7 +248,9 @@ class Section:
 
     def item(self, key: str, index: int, value: Any, kind: Kind[T]) -> T:
         """One value of a list, read as `kind`."""
-        return self._read_at(f"{self.place(key)}[{index}]", value, kind, f"write {json.dumps(kind.example)}")
+        return self._read_at(
+            f"{self.place(key)}[{index}]", value, kind, f"write {json.dumps(kind.example)}"
+        )
 
     def check_key(self, key: str, kind: Kind[str]) -> None:
         """Notes a free key that is not what `kind` allows."""
@@ -233,15 +268,25 @@ class Section:
     def good(self, *keys: str) -> bool:
         """Whether nothing is wrong at these keys, or inside them."""
         starts = tuple(self.place(key) for key in keys)
-        return not any(re.match(rf"{re.escape(start)}(?:[.\[]|$)", m.path) for m in self.mistakes for start in starts)
+        return not any(
+            re.match(rf"{re.escape(start)}(?:[.\[]|$)", m.path)
+            for m in self.mistakes
+            for start in starts
+        )
 
     def close(self) -> None:
         """Notes the unknown keys. Call it when all keys are read."""
         for key in sorted(set(self.data) - self._known):
-            self.wrong(key, f"is not a key here: {near(key, self._known)}", f"remove or correct {shown(key)}")
+            self.wrong(
+                key,
+                f"is not a key here: {near(key, self._known)}",
+                f"remove or correct {shown(key)}",
+            )
 
     def _read(self, key: str, kind: Kind[T]) -> T:
-        return self._read_at(self.place(key), self.data[key], kind, self.line(key, json.dumps(kind.example)))
+        return self._read_at(
+            self.place(key), self.data[key], kind, self.line(key, json.dumps(kind.example))
+        )
 
     def _read_at(self, path: str, value: Any, kind: Kind[T], fix: str) -> T:
         try:

@@ -1,4 +1,5 @@
-"""The fleet: thing type, thing groups, the device policy, and the devices that the stack file declares."""
+"""The fleet: thing type, thing groups, the device policy, and the devices that the stack file
+declares."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class DeviceFleetArgs:
 
 
 class DeviceFleet(pulumi.ComponentResource):
-    """A thing group with one child group per ring, a policy that fits every device, and the declared devices."""
+    """A thing group with one child group per ring, a policy that fits every device, and the
+    declared devices."""
 
     group_name: pulumi.Output[str]
     thing_type_name: pulumi.Output[str]
@@ -42,7 +44,9 @@ class DeviceFleet(pulumi.ComponentResource):
     device_private_keys: dict[str, pulumi.Output[str]]
     """Serial to private key, PEM and secret; empty where the devices made their own."""
 
-    def __init__(self, name: str, args: DeviceFleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: DeviceFleetArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("iotota:index:DeviceFleet", name, None, opts)
         self._name, self._args = name, args
         self._child = pulumi.ResourceOptions(parent=self)
@@ -100,7 +104,9 @@ class DeviceFleet(pulumi.ComponentResource):
         whole = aws.iot.ThingGroup(
             f"{self._name}-group",
             name=self._names.apply(lambda names: names.prefix),
-            properties=_properties(f"All devices of the fleet {fleet.name}", {"hardware": fleet.hardware}),
+            properties=_properties(
+                f"All devices of the fleet {fleet.name}", {"hardware": fleet.hardware}
+            ),
             tags=self._args.tags,
             opts=self._child,
         )
@@ -121,11 +127,20 @@ class DeviceFleet(pulumi.ComponentResource):
         }
 
     def _device(
-        self, device: DeclaredDevice, thing_type: aws.iot.ThingType, policy: aws.iot.Policy, ring: aws.iot.ThingGroup
+        self,
+        device: DeclaredDevice,
+        thing_type: aws.iot.ThingType,
+        policy: aws.iot.Policy,
+        ring: aws.iot.ThingGroup,
     ) -> None:
-        """One device. The attachments need thing and certificate, so a destroy detaches before it deactivates and deletes."""
+        """One device. The attachments need thing and certificate, so a destroy detaches before it
+        deactivates and deletes."""
         fleet, label = self._args.fleet, f"{self._name}-device-{device.serial}"
-        own = {"hardware": fleet.hardware, "initialVersion": fleet.initial_version, "serial": device.serial}
+        own = {
+            "hardware": fleet.hardware,
+            "initialVersion": fleet.initial_version,
+            "serial": device.serial,
+        }
         thing = aws.iot.Thing(
             label,
             name=self._names.apply(partial(Names.thing, serial=device.serial)),
@@ -134,20 +149,37 @@ class DeviceFleet(pulumi.ComponentResource):
             opts=self._child,
         )
         # without a CSR AWS makes the key, and the state keeps it as a secret
-        certificate = aws.iot.Certificate(f"{label}-certificate", active=True, csr=device.csr, opts=self._child)
-        aws.iot.PolicyAttachment(f"{label}-policy", policy=policy.name, target=certificate.arn, opts=self._child)
-        aws.iot.ThingPrincipalAttachment(f"{label}-principal", principal=certificate.arn, thing=thing.name, opts=self._child)
-        # a thing is never in two groups of one hierarchy: another ring takes it after this one let it go
-        moved = pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(delete_before_replace=True))
+        certificate = aws.iot.Certificate(
+            f"{label}-certificate", active=True, csr=device.csr, opts=self._child
+        )
+        aws.iot.PolicyAttachment(
+            f"{label}-policy", policy=policy.name, target=certificate.arn, opts=self._child
+        )
+        aws.iot.ThingPrincipalAttachment(
+            f"{label}-principal", principal=certificate.arn, thing=thing.name, opts=self._child
+        )
+        # a thing is never in two groups of one hierarchy: another ring takes it after this one let
+        # it go
+        moved = pulumi.ResourceOptions.merge(
+            self._child, pulumi.ResourceOptions(delete_before_replace=True)
+        )
         aws.iot.ThingGroupMembership(
-            f"{label}-ring", thing_name=thing.name, thing_group_name=ring.name, override_dynamic_group=False, opts=moved
+            f"{label}-ring",
+            thing_name=thing.name,
+            thing_group_name=ring.name,
+            override_dynamic_group=False,
+            opts=moved,
         )
         self.device_names[device.serial] = thing.name
         # the provider marks it secret for the key's sake; a certificate is public
-        self.device_certificates[device.serial] = pulumi.Output.unsecret(certificate.certificate_pem)
+        self.device_certificates[device.serial] = pulumi.Output.unsecret(
+            certificate.certificate_pem
+        )
         if fleet.keys_in_state:
             self.device_private_keys[device.serial] = certificate.private_key
 
 
-def _properties(description: str, attributes: Mapping[str, str]) -> aws.iot.ThingGroupPropertiesArgsDict:
+def _properties(
+    description: str, attributes: Mapping[str, str]
+) -> aws.iot.ThingGroupPropertiesArgsDict:
     return {"description": description, "attribute_payload": {"attributes": dict(attributes)}}

@@ -1,6 +1,8 @@
-"""IAM policies, trust policies and resource policies. Pure: each function returns the document as a dict.
+"""IAM policies, trust policies and resource policies. Pure: each function returns the document as a
+dict.
 
-No document allows a wildcard action. Where a resource ends in a wildcard, its reason stands beside it.
+No document allows a wildcard action. Where a resource ends in a wildcard, its reason stands beside
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ METRIC_NAMESPACE = "IotOta"
 """The CloudWatch namespace of the controller's metrics."""
 
 THING = "${iot:Connection.Thing.ThingName}"
-"""IoT puts the thing's name in here when the client id is the name of a thing that the certificate is attached to."""
+"""IoT puts the thing's name in here when the client id is the name of a thing that the certificate
+is attached to."""
 
 MAX_DEVICE_POLICY = 2048
 """Characters of an IoT policy, white space not counted (IoT developer guide, policy limits)."""
@@ -46,11 +49,13 @@ KEY_ADMINISTRATION = (
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
 )
-"""What the account may do with the signing key. Neither Sign nor CreateGrant, which would give Sign away."""
+"""What the account may do with the signing key. Neither Sign nor CreateGrant, which would give Sign
+away."""
 
 
 def filled(document: Callable[..., Document], **inputs: pulumi.Input[Any]) -> pulumi.Output[str]:
-    """The JSON of a document whose arguments are outputs; unknown in a preview while one of them is."""
+    """The JSON of a document whose arguments are outputs; unknown in a preview while one of them
+    is."""
     return pulumi.Output.all(**inputs).apply(lambda values: text(document(**values)))
 
 
@@ -59,10 +64,12 @@ def text(document: Document) -> str:
 
 
 def device_policy(location: Location) -> Document:
-    """What a device may do, whichever it is: connect as itself, its own jobs, its own classic shadow.
+    """What a device may do, whichever it is: connect as itself, its own jobs, its own classic
+    shadow.
 
-    One policy for all devices, at most MAX_DEVICE_POLICY characters. Subscriptions are listed as far as that allows; what
-    is received can only be what was subscribed to, so Receive is bounded by the device's own name.
+    One policy for all devices, at most MAX_DEVICE_POLICY characters. Subscriptions are listed as
+    far as that allows; what is received can only be what was subscribed to, so Receive is bounded
+    by the device's own name.
     """
 
     def topics(kind: str, *tails: str) -> list[str]:
@@ -70,11 +77,21 @@ def device_policy(location: Location) -> Document:
 
     connect = location.arn("iot", f"client/{THING}")
     attached = {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}
-    # `*` after jobs/ is a job's id, made when a release is offered; at the end it is accepted or rejected
-    requests = topics("topic", "jobs/start-next", "jobs/*/get", "jobs/*/update", "shadow/get", "shadow/update")
+    # `*` after jobs/ is a job's id, made when a release is offered; at the end it is accepted or
+    # rejected
+    requests = topics(
+        "topic", "jobs/start-next", "jobs/*/get", "jobs/*/update", "shadow/get", "shadow/update"
+    )
     answers = topics(
         "topicfilter",
-        *("jobs/notify-next", "jobs/start-next/*", "jobs/*/get/*", "jobs/*/update/*", "shadow/get/*", "shadow/update/*"),
+        *(
+            "jobs/notify-next",
+            "jobs/start-next/*",
+            "jobs/*/get/*",
+            "jobs/*/update/*",
+            "shadow/get/*",
+            "shadow/update/*",
+        ),
     )
     return _policy(
         _allow(["iot:Connect"], [connect], attached),
@@ -85,12 +102,18 @@ def device_policy(location: Location) -> Document:
 
 
 def service_trust(service: str, location: Location, source_arns: Sequence[str] = ()) -> Document:
-    """A role that `service` may assume, only for this account and, where the service says for which, these resources."""
+    """A role that `service` may assume, only for this account and, where the service says for
+    which, these resources."""
     condition: Statement = {"StringEquals": {"aws:SourceAccount": location.account}}
     if source_arns:
         condition["ArnLike"] = {"aws:SourceArn": sorted(source_arns)}
     return _policy(
-        {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole", "Condition": condition},
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": service},
+            "Action": "sts:AssumeRole",
+            "Condition": condition,
+        },
     )
 
 
@@ -100,22 +123,27 @@ def lambda_trust(location: Location) -> Document:
 
 
 def presign_trust(location: Location, names: Names) -> Document:
-    """IoT Jobs assumes the role to presign URLs; the wildcard is the ring and sequence in the id of a job of this channel."""
+    """IoT Jobs assumes the role to presign URLs; the wildcard is the ring and sequence in the id of
+    a job of this channel."""
     return service_trust("iot.amazonaws.com", location, [location.arn("iot", f"job/{names.jobs}*")])
 
 
 def presign_policy(bucket_arn: str) -> Document:
-    """The wildcard is the image: any release may be the one that a job offers, the last good one included."""
+    """The wildcard is the image: any release may be the one that a job offers, the last good one
+    included."""
     return _policy(_allow(["s3:GetObject"], [f"{bucket_arn}/firmware/*"]))
 
 
 def event_log_trust(location: Location, names: Names) -> Document:
     """The wildcard is which of the stack's topic rules."""
-    return service_trust("iot.amazonaws.com", location, [location.arn("iot", f"rule/{names.rules}*")])
+    return service_trust(
+        "iot.amazonaws.com", location, [location.arn("iot", f"rule/{names.rules}*")]
+    )
 
 
 def log_writing_policy(log_group_arns: Sequence[str]) -> Document:
-    """Writing into these log groups; the wildcard is the log stream, whose name the writer makes up."""
+    """Writing into these log groups; the wildcard is the log stream, whose name the writer makes
+    up."""
     return _policy(
         _allow(
             ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
@@ -124,10 +152,15 @@ def log_writing_policy(log_group_arns: Sequence[str]) -> Document:
     )
 
 
-def bucket_policy(bucket_arn: str, channel: str, controller_role_arn: str, tls_only: bool) -> Document:
+def bucket_policy(
+    bucket_arn: str, channel: str, controller_role_arn: str, tls_only: bool
+) -> Document:
     """Nobody without TLS; nobody but the controller writes or removes its memory, `state.json`."""
-    # AWS names a session by its role; a local AWS (MiniStack) by the session itself, which AWS never does here
-    session_arn = controller_role_arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*"
+    # AWS names a session by its role; a local AWS (MiniStack) by the session itself, which AWS
+    # never does here
+    session_arn = (
+        controller_role_arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/*"
+    )
     others = {"ArnNotLike": {"aws:PrincipalArn": [controller_role_arn, session_arn]}}
     return _policy(
         *_tls("s3:*", [bucket_arn, f"{bucket_arn}/*"], tls_only),
@@ -143,7 +176,8 @@ def bucket_policy(bucket_arn: str, channel: str, controller_role_arn: str, tls_o
 
 
 def signing_key_policy(location: Location, controller_role_arn: str) -> Document:
-    """The account administers the key and may verify; only the controller signs. `*` in a key policy is this key."""
+    """The account administers the key and may verify; only the controller signs. `*` in a key
+    policy is this key."""
     account = {"AWS": location.account_root}
     return _policy(
         _grant("AccountAdministers", account, KEY_ADMINISTRATION),
@@ -166,7 +200,9 @@ def controller_policy(
     channel = names.channel
     rings = sorted(ring_groups.values())
     jobs = location.arn("iot", f"job/{names.jobs}*")  # ids are made when a release is offered
-    rollbacks = location.arn("iot", f"thinggroup/{names.rollback_groups}*")  # made when a release is rolled back
+    rollbacks = location.arn(
+        "iot", f"thinggroup/{names.rollback_groups}*"
+    )  # made when a release is rolled back
     things = location.arn("iot", f"thing/{names.prefix}-*")  # devices join after the deployment
     keys = [f"{bucket_arn}/{key(channel)}" for key in (manifest_key, control_key, state_key)]
     return _policy(
@@ -181,15 +217,27 @@ def controller_policy(
         # during a rotation: the state that the key before signed is still the newest
         _allow(["kms:Verify"], sorted(signing_key_arns)),
         _allow(["iot:CreateJob"], [jobs, *rings, rollbacks]),
-        _allow(["iot:CancelJob", "iot:DescribeJob", "iot:ListJobExecutionsForJob", "iot:UpdateJob"], [jobs]),
+        _allow(
+            ["iot:CancelJob", "iot:DescribeJob", "iot:ListJobExecutionsForJob", "iot:UpdateJob"],
+            [jobs],
+        ),
         _allow(["iot:CreateThingGroup", "iot:DeleteThingGroup"], [rollbacks]),
         _allow(["iot:AddThingToThingGroup"], [rollbacks, things]),
         _allow(["iot:ListThingsInThingGroup"], [*rings, rollbacks]),
         # IAM knows no resource for these two: they list what the account has
         _allow(["iot:ListJobs", "iot:ListThingGroups"], ["*"]),
-        _allow(["iam:PassRole"], [presign_role_arn], {"StringEquals": {"iam:PassedToService": "iot.amazonaws.com"}}),
-        # IAM knows no resource for metrics: the condition keeps to the namespace, which AWS always states (MiniStack does not)
-        _allow(["cloudwatch:PutMetricData"], ["*"], {"StringEqualsIfExists": {"cloudwatch:namespace": METRIC_NAMESPACE}}),
+        _allow(
+            ["iam:PassRole"],
+            [presign_role_arn],
+            {"StringEquals": {"iam:PassedToService": "iot.amazonaws.com"}},
+        ),
+        # IAM knows no resource for metrics: the condition keeps to the namespace, which AWS always
+        # states (MiniStack does not)
+        _allow(
+            ["cloudwatch:PutMetricData"],
+            ["*"],
+            {"StringEqualsIfExists": {"cloudwatch:namespace": METRIC_NAMESPACE}},
+        ),
         # gates name alarms of other stacks too, and one call asks for several
         _allow(["cloudwatch:DescribeAlarms"], ["*"]),
         _allow(["sqs:SendMessage"], [dead_letters_arn]),
@@ -204,10 +252,14 @@ def dead_letters_policy(queue_arn: str, controller_role_arn: str, tls_only: bool
     )
 
 
-def notifications_policy(topic_arn: str, location: Location, names: Names, tls_only: bool) -> Document:
+def notifications_policy(
+    topic_arn: str, location: Location, names: Names, tls_only: bool
+) -> Document:
     """Only CloudWatch publishes, only for this stack's alarms; the wildcard is which of them."""
     alarms = location.arn("cloudwatch", f"alarm:{names.prefix}-*")
-    publish = _grant("AlarmsPublish", {"Service": "cloudwatch.amazonaws.com"}, ("sns:Publish",), topic_arn)
+    publish = _grant(
+        "AlarmsPublish", {"Service": "cloudwatch.amazonaws.com"}, ("sns:Publish",), topic_arn
+    )
     publish["Condition"] = {
         "StringEquals": {"aws:SourceAccount": location.account},
         "ArnLike": {"aws:SourceArn": alarms},
@@ -219,13 +271,23 @@ def _policy(*statements: Statement) -> Document:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def _allow(actions: list[str], resources: list[str], condition: Mapping[str, Any] | None = None) -> Statement:
+def _allow(
+    actions: list[str], resources: list[str], condition: Mapping[str, Any] | None = None
+) -> Statement:
     statement = {"Effect": "Allow", "Action": actions, "Resource": resources}
     return statement | ({"Condition": dict(condition)} if condition else {})
 
 
-def _grant(sid: str, principal: Mapping[str, str], actions: Sequence[str], resource: str = "*") -> Statement:
-    return {"Sid": sid, "Effect": "Allow", "Principal": dict(principal), "Action": list(actions), "Resource": resource}
+def _grant(
+    sid: str, principal: Mapping[str, str], actions: Sequence[str], resource: str = "*"
+) -> Statement:
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Principal": dict(principal),
+        "Action": list(actions),
+        "Resource": resource,
+    }
 
 
 def _tls(action: str, resources: list[str], tls_only: bool) -> list[Statement]:

@@ -1,4 +1,5 @@
-"""The firmware channel: the bucket with image and manifest, the roles and the key around it, controller and monitoring."""
+"""The firmware channel: the bucket with image and manifest, the roles and the key around it,
+controller and monitoring."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from rollout.release import Manifest, manifest_key, sha256
 
 UNFINISHED_UPLOAD_DAYS = 7
 OLD_MANIFEST_DAYS = 90
-"""How long a replaced manifest, control.json or state.json is kept. Nothing under `firmware/` ever expires."""
+"""How long a replaced manifest, control.json or state.json is kept. Nothing under `firmware/` ever
+expires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class FirmwareChannelArgs:
     manifest: Manifest
     image: Image
     signing_keys: Sequence[str]
-    """Names of the signing keys: the first signs, devices and controller still believe the others."""
+    """Names of the signing keys: the first signs, devices and controller still believe the
+    others."""
     ring_groups: pulumi.Input[Mapping[str, pulumi.Input[str]]]
     """Ring to thing group ARN."""
     devices: Sequence[pulumi.Resource]
@@ -43,7 +46,8 @@ class FirmwareChannelArgs:
 
 
 class FirmwareChannel(pulumi.ComponentResource):
-    """Everything between an image and the devices: `pulumi up` writes image and manifest, the controller does the rest."""
+    """Everything between an image and the devices: `pulumi up` writes image and manifest, the
+    controller does the rest."""
 
     bucket_name: pulumi.Output[str]
     signing_key_arns: list[pulumi.Output[str]]
@@ -52,12 +56,19 @@ class FirmwareChannel(pulumi.ComponentResource):
     controller: RolloutController
     monitoring: Monitoring
 
-    def __init__(self, name: str, args: FirmwareChannelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: FirmwareChannelArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("iotota:index:FirmwareChannel", name, None, opts)
         self._name, self._args = name, args
         self._child = pulumi.ResourceOptions(parent=self)
-        # for what holds images, memory and signatures; not for the component: protect is inherited, by the artifact too
-        kept = pulumi.ResourceOptions(protect=True, retain_on_delete=True) if args.protect else pulumi.ResourceOptions()
+        # for what holds images, memory and signatures; not for the component: protect is inherited,
+        # by the artifact too
+        kept = (
+            pulumi.ResourceOptions(protect=True, retain_on_delete=True)
+            if args.protect
+            else pulumi.ResourceOptions()
+        )
         self._kept = pulumi.ResourceOptions.merge(self._child, kept)
         self._names = pulumi.Output.from_input(args.names)
         role = self._controller_role()
@@ -97,12 +108,15 @@ class FirmwareChannel(pulumi.ComponentResource):
         }
 
     def _controller_role(self) -> aws.iam.Role:
-        """Made here and first: the policies of bucket and key name it, and KMS takes no principal that is not there."""
+        """Made here and first: the policies of bucket and key name it, and KMS takes no principal
+        that is not there."""
         return aws.iam.Role(
             f"{self._name}-controller-role",
             name=self._names.apply(lambda names: names.controller),
             description="The rollout controller's function",
-            assume_role_policy=documents.filled(documents.lambda_trust, location=self._args.location),
+            assume_role_policy=documents.filled(
+                documents.lambda_trust, location=self._args.location
+            ),
             tags=self._args.tags,
             opts=self._child,
         )
@@ -117,7 +131,10 @@ class FirmwareChannel(pulumi.ComponentResource):
             opts=self._kept,
         )
         versioning = aws.s3.BucketVersioning(
-            f"{name}-versioning", bucket=bucket.bucket, versioning_configuration={"status": "Enabled"}, opts=self._kept
+            f"{name}-versioning",
+            bucket=bucket.bucket,
+            versioning_configuration={"status": "Enabled"},
+            opts=self._kept,
         )
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encryption",
@@ -126,7 +143,10 @@ class FirmwareChannel(pulumi.ComponentResource):
             opts=self._kept,
         )
         aws.s3.BucketOwnershipControls(
-            f"{name}-ownership", bucket=bucket.bucket, rule={"object_ownership": "BucketOwnerEnforced"}, opts=self._kept
+            f"{name}-ownership",
+            bucket=bucket.bucket,
+            rule={"object_ownership": "BucketOwnerEnforced"},
+            opts=self._kept,
         )
         access = aws.s3.BucketPublicAccessBlock(
             f"{name}-public-access",
@@ -144,13 +164,18 @@ class FirmwareChannel(pulumi.ComponentResource):
             controller_role_arn=controller_role.arn,
             tls_only=args.tls_only,
         )
-        # S3 refuses to change a bucket's policy and its public access block at once (OperationAborted)
-        after = pulumi.ResourceOptions.merge(self._kept, pulumi.ResourceOptions(depends_on=[access]))
+        # S3 refuses to change a bucket's policy and its public access block at once
+        # (OperationAborted)
+        after = pulumi.ResourceOptions.merge(
+            self._kept, pulumi.ResourceOptions(depends_on=[access])
+        )
         aws.s3.BucketPolicy(f"{name}-policy", bucket=bucket.bucket, policy=policy, opts=after)
         self._lifecycle(f"{name}-lifecycle", bucket, versioning)
         return bucket
 
-    def _lifecycle(self, name: str, bucket: aws.s3.Bucket, versioning: aws.s3.BucketVersioning) -> None:
+    def _lifecycle(
+        self, name: str, bucket: aws.s3.Bucket, versioning: aws.s3.BucketVersioning
+    ) -> None:
         aws.s3.BucketLifecycleConfiguration(
             name,
             bucket=bucket.bucket,
@@ -159,7 +184,9 @@ class FirmwareChannel(pulumi.ComponentResource):
                     "id": "unfinished-uploads",
                     "status": "Enabled",
                     "filter": {"prefix": ""},
-                    "abort_incomplete_multipart_upload": {"days_after_initiation": UNFINISHED_UPLOAD_DAYS},
+                    "abort_incomplete_multipart_upload": {
+                        "days_after_initiation": UNFINISHED_UPLOAD_DAYS
+                    },
                 },
                 {
                     "id": "old-manifests",
@@ -169,7 +196,9 @@ class FirmwareChannel(pulumi.ComponentResource):
                 },
             ],
             # noncurrent versions are there once versioning is
-            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=[versioning])),
+            opts=pulumi.ResourceOptions.merge(
+                self._child, pulumi.ResourceOptions(depends_on=[versioning])
+            ),
         )
 
     def _signing_key(self, label: str, controller_role: aws.iam.Role) -> aws.kms.Key:
@@ -180,7 +209,9 @@ class FirmwareChannel(pulumi.ComponentResource):
             key_usage="SIGN_VERIFY",
             deletion_window_in_days=30,  # the longest: devices trust the key
             policy=documents.filled(
-                documents.signing_key_policy, location=self._args.location, controller_role_arn=controller_role.arn
+                documents.signing_key_policy,
+                location=self._args.location,
+                controller_role_arn=controller_role.arn,
             ),
             tags=self._args.tags,
             opts=self._kept,
@@ -194,7 +225,9 @@ class FirmwareChannel(pulumi.ComponentResource):
         return key
 
     def _public_key(self, key: aws.kms.Key) -> pulumi.Output[str]:
-        return aws.kms.get_public_key_output(key_id=key.arn, opts=pulumi.InvokeOutputOptions(parent=self)).public_key_pem
+        return aws.kms.get_public_key_output(
+            key_id=key.arn, opts=pulumi.InvokeOutputOptions(parent=self)
+        ).public_key_pem
 
     def _presign_role(self) -> aws.iam.Role:
         """What IoT Jobs assumes to presign the image's URL for a device."""
@@ -202,7 +235,9 @@ class FirmwareChannel(pulumi.ComponentResource):
             f"{self._name}-presign-role",
             name=self._names.apply(lambda names: names.presign_role),
             description="Presigns the URLs of firmware images for devices",
-            assume_role_policy=documents.filled(documents.presign_trust, location=self._args.location, names=self._names),
+            assume_role_policy=documents.filled(
+                documents.presign_trust, location=self._args.location, names=self._names
+            ),
             tags=self._args.tags,
             opts=self._child,
         )
@@ -216,17 +251,26 @@ class FirmwareChannel(pulumi.ComponentResource):
         return role
 
     def _artifact(self) -> aws.s3.BucketObjectv2 | aws.s3.ObjectCopy:
-        """The image. Every release replaces the resource, and the object stays in the bucket: it is the way back."""
-        name, image, key = f"{self._name}-artifact", self._args.image, self._args.manifest.firmware.key
-        # protect and retain_on_delete are inherited, and a protected artifact would stop the next release
-        replaced = pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(protect=False, retain_on_delete=True))
+        """The image. Every release replaces the resource, and the object stays in the bucket: it is
+        the way back."""
+        name, image, key = (
+            f"{self._name}-artifact",
+            self._args.image,
+            self._args.manifest.firmware.key,
+        )
+        # protect and retain_on_delete are inherited, and a protected artifact would stop the next
+        # release
+        replaced = pulumi.ResourceOptions.merge(
+            self._child, pulumi.ResourceOptions(protect=False, retain_on_delete=True)
+        )
         if image.path is None:
             return aws.s3.ObjectCopy(
                 name,
                 bucket=self._bucket.bucket,
                 key=key,
                 source=image.source,
-                checksum_algorithm="SHA256",  # what the controller compares with the manifest's digest
+                # what the controller compares with the manifest's digest
+                checksum_algorithm="SHA256",
                 tagging_directive="REPLACE",
                 tags=self._args.tags,
                 opts=replaced,
@@ -243,7 +287,11 @@ class FirmwareChannel(pulumi.ComponentResource):
         )
 
     def _controller(
-        self, role: aws.iam.Role, keys: Sequence[aws.kms.Key], presign: aws.iam.Role, artifact: pulumi.Resource
+        self,
+        role: aws.iam.Role,
+        keys: Sequence[aws.kms.Key],
+        presign: aws.iam.Role,
+        artifact: pulumi.Resource,
     ) -> RolloutController:
         args = self._args
         controller = RolloutControllerArgs(
@@ -281,7 +329,8 @@ class FirmwareChannel(pulumi.ComponentResource):
         return Monitoring(f"{self._name}-monitoring", monitoring, self._child)
 
     def _manifest(self, after: Sequence[pulumi.Resource]) -> None:
-        """The release itself: last, when its image is there and the controller has its digest and is listening."""
+        """The release itself: last, when its image is there and the controller has its digest and
+        is listening."""
         aws.s3.BucketObjectv2(
             f"{self._name}-manifest",
             bucket=self._bucket.bucket,
@@ -289,5 +338,7 @@ class FirmwareChannel(pulumi.ComponentResource):
             content=self._args.manifest.text(),
             content_type="application/json",
             tags=self._args.tags,
-            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(after))),
+            opts=pulumi.ResourceOptions.merge(
+                self._child, pulumi.ResourceOptions(depends_on=list(after))
+            ),
         )

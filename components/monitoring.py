@@ -17,15 +17,31 @@ from components.naming import ALARMS, EVENT_LOGS, Location, Names
 
 EVENT_ROUTES = {
     "job_events": ("job-events", "job/+/+", "regexp_matches(jobId, '^{suffix}-')"),
-    "job_execution_events": ("job-events", "jobExecution/+/+", "regexp_matches(jobId, '^{suffix}-')"),
-    "thing_events": ("device-registry-events", "thing/+/+", "regexp_matches(thingName, '^{prefix}-')"),
-    "thing_type_events": ("device-registry-events", "thingType/+/+", "regexp_matches(thingTypeName, '^{prefix}-')"),
+    "job_execution_events": (
+        "job-events",
+        "jobExecution/+/+",
+        "regexp_matches(jobId, '^{suffix}-')",
+    ),
+    "thing_events": (
+        "device-registry-events",
+        "thing/+/+",
+        "regexp_matches(thingName, '^{prefix}-')",
+    ),
+    "thing_type_events": (
+        "device-registry-events",
+        "thingType/+/+",
+        "regexp_matches(thingTypeName, '^{prefix}-')",
+    ),
     "thing_type_association_events": (
         "device-registry-events",
         "thingTypeAssociation/thing/+/thingType/+/+",
         "regexp_matches(thingName, '^{prefix}-')",
     ),
-    "thing_group_events": ("thing-group-events", "thingGroup/+/+", "regexp_matches(thingGroupName, '^{prefix}(-|$)')"),
+    "thing_group_events": (
+        "thing-group-events",
+        "thingGroup/+/+",
+        "regexp_matches(thingGroupName, '^{prefix}(-|$)')",
+    ),
     # for these two the names are in the topic; where in the payload is not documented for both
     "thing_group_membership_events": (
         "thing-group-events",
@@ -38,9 +54,17 @@ EVENT_ROUTES = {
         "regexp_matches(topic(5), '^{prefix}(-|$)')",
     ),
 }
-"""Topic rule: the log group it fills, the event topic below `$aws/events/`, and the filter to this stack's events."""
+"""Topic rule: the log group it fills, the event topic below `$aws/events/`, and the filter to this
+stack's events."""
 
-RING_METRICS = ("DevicesQueued", "DevicesInProgress", "DevicesSucceeded", "DevicesFailed", "DevicesTimedOut", "DevicesRejected")
+RING_METRICS = (
+    "DevicesQueued",
+    "DevicesInProgress",
+    "DevicesSucceeded",
+    "DevicesFailed",
+    "DevicesTimedOut",
+    "DevicesRejected",
+)
 CONTROLLER_METRICS = ("Heartbeat", "Held", "ReleaseFailed", "RollbackFailed", "ManifestRefused")
 
 JOB_METRICS = (
@@ -51,38 +75,56 @@ JOB_METRICS = (
     "RejectedJobExecutionTotalCount",
     "CanceledJobExecutionTotalCount",
 )
-CONNECTION_METRICS = ("Connect.Success", "Connect.AuthError", "Connect.ClientError", "Connect.Throttle")
+CONNECTION_METRICS = (
+    "Connect.Success",
+    "Connect.AuthError",
+    "Connect.ClientError",
+    "Connect.Throttle",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """A metric over one-minute periods: `datapoints` of the last `periods` must be at or beyond the threshold of 1."""
+    """A metric over one-minute periods: `datapoints` of the last `periods` must be at or beyond the
+    threshold of 1."""
 
     description: str
     metric: str
     namespace: str = METRIC_NAMESPACE
     statistic: Literal["Maximum", "Sum"] = "Maximum"
-    operator: Literal["GreaterThanOrEqualToThreshold", "LessThanThreshold"] = "GreaterThanOrEqualToThreshold"
+    operator: Literal["GreaterThanOrEqualToThreshold", "LessThanThreshold"] = (
+        "GreaterThanOrEqualToThreshold"
+    )
     periods: int = 1
     datapoints: int = 1
     missing: Literal["breaching", "ignore", "notBreaching"] = "notBreaching"
 
 
 ALARM_RULES = {
-    # `ignore`: a failed release stays failed while the controller says nothing; its silence is the heartbeat's alarm
+    # `ignore`: a failed release stays failed while the controller says nothing; its silence is the
+    # heartbeat's alarm
     "ring-failing": Alarm(
-        description="A release failed in a ring: it was rolled back, or it is halted", metric="ReleaseFailed", missing="ignore"
+        description="A release failed in a ring: it was rolled back, or it is halted",
+        metric="ReleaseFailed",
+        missing="ignore",
     ),
     "rollback-failed": Alarm(
-        description="A rollback failed: devices are left on a bad release", metric="RollbackFailed", missing="ignore"
+        description="A rollback failed: devices are left on a bad release",
+        metric="RollbackFailed",
+        missing="ignore",
     ),
     "person-needed": Alarm(
-        description="A release waits for a person: an approval, a pause or halt to be ended, a release that cannot be taken",
+        description=(
+            "A release waits for a person: an approval, a pause or halt to be ended, a release that"
+            " cannot be taken"
+        ),
         metric="Held",
         missing="ignore",
     ),
     "no-heartbeat": Alarm(
-        description="The controller did not run for five minutes: no gate is kept, nothing is rolled back",
+        description=(
+            "The controller did not run for five minutes: no gate is kept, nothing is rolled back"
+        ),
         metric="Heartbeat",
         statistic="Sum",
         operator="LessThanThreshold",
@@ -104,9 +146,13 @@ ALARM_RULES = {
         metric="ApproximateNumberOfMessagesVisible",
         namespace="AWS/SQS",
     ),
-    # between the function's update and the object's, both in one deployment, the manifest is rightly refused
+    # between the function's update and the object's, both in one deployment, the manifest is
+    # rightly refused
     "refused-manifest": Alarm(
-        description="The manifest in the bucket is not the one that was deployed: nothing is released from it",
+        description=(
+            "The manifest in the bucket is not the one that was deployed: nothing is released"
+            " from it"
+        ),
         metric="ManifestRefused",
         periods=5,
         datapoints=5,
@@ -130,7 +176,8 @@ class MonitoringArgs:
 
 
 class Monitoring(pulumi.ComponentResource):
-    """Event log groups filled by topic rules, alarms on the controller's metrics, one SNS topic, one dashboard."""
+    """Event log groups filled by topic rules, alarms on the controller's metrics, one SNS topic,
+    one dashboard."""
 
     topic_arn: pulumi.Output[str]
     dashboard_url: pulumi.Output[str]
@@ -139,7 +186,9 @@ class Monitoring(pulumi.ComponentResource):
     event_log_groups: dict[str, pulumi.Output[str]]
     """Kind of events to log group name."""
 
-    def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("iotota:index:Monitoring", name, None, opts)
         self._name, self._args = name, args
         self._child = pulumi.ResourceOptions(parent=self)
@@ -152,9 +201,9 @@ class Monitoring(pulumi.ComponentResource):
         self.alarm_names = {short: alarm.name for short, alarm in alarms.items()}
         self.event_log_groups = {events: group.name for events, group in logs.items()}
         dashboard = self._dashboard({short: alarm.arn for short, alarm in alarms.items()})
-        self.dashboard_url = pulumi.Output.all(location=self._location, name=dashboard.dashboard_name).apply(
-            lambda values: values["location"].console(f"dashboards/dashboard/{values['name']}")
-        )
+        self.dashboard_url = pulumi.Output.all(
+            location=self._location, name=dashboard.dashboard_name
+        ).apply(lambda values: values["location"].console(f"dashboards/dashboard/{values['name']}"))
         self.register_outputs({"topicArn": self.topic_arn, "dashboardUrl": self.dashboard_url})
 
     def _event_logs(self) -> dict[str, aws.cloudwatch.LogGroup]:
@@ -170,24 +219,33 @@ class Monitoring(pulumi.ComponentResource):
         }
         role, rights = self._event_log_role(groups)
         # IoT drops what the role may not write
-        after = pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=[rights]))
+        after = pulumi.ResourceOptions.merge(
+            self._child, pulumi.ResourceOptions(depends_on=[rights])
+        )
         for rule, (events, topic, where) in EVENT_ROUTES.items():
             aws.iot.TopicRule(
                 f"{self._name}-{rule.replace('_', '-')}-rule",
                 name=self._names.apply(partial(Names.rule, what=rule)),
-                description=f"Writes this stack's {rule.replace('_', ' ')} to the log group {events}",
+                description=(
+                    f"Writes this stack's {rule.replace('_', ' ')} to the log group {events}"
+                ),
                 enabled=True,
                 sql_version="2016-03-23",
                 sql=self._names.apply(partial(event_sql, topic=topic, where=where)),
-                # a failed write shows in the AWS/IoT metric Failure of the rule: an error action would only lose more
+                # a failed write shows in the AWS/IoT metric Failure of the rule: an error action
+                # would only lose more
                 cloudwatch_logs=[{"log_group_name": groups[events].name, "role_arn": role.arn}],
                 tags=self._args.tags,
                 opts=after,
             )
         return groups
 
-    def _event_log_role(self, groups: Mapping[str, aws.cloudwatch.LogGroup]) -> tuple[aws.iam.Role, aws.iam.RolePolicy]:
-        trust = documents.filled(documents.event_log_trust, location=self._location, names=self._names)
+    def _event_log_role(
+        self, groups: Mapping[str, aws.cloudwatch.LogGroup]
+    ) -> tuple[aws.iam.Role, aws.iam.RolePolicy]:
+        trust = documents.filled(
+            documents.event_log_trust, location=self._location, names=self._names
+        )
         role = aws.iam.Role(
             f"{self._name}-event-log-role",
             name=self._names.apply(lambda names: names.event_log_role),
@@ -196,9 +254,15 @@ class Monitoring(pulumi.ComponentResource):
             tags=self._args.tags,
             opts=self._child,
         )
-        policy = documents.filled(documents.log_writing_policy, log_group_arns=[group.arn for group in groups.values()])
+        policy = documents.filled(
+            documents.log_writing_policy, log_group_arns=[group.arn for group in groups.values()]
+        )
         rights = aws.iam.RolePolicy(
-            f"{self._name}-event-log-rights", name="event-logs", role=role.name, policy=policy, opts=self._child
+            f"{self._name}-event-log-rights",
+            name="event-logs",
+            role=role.name,
+            policy=policy,
+            opts=self._child,
         )
         return role, rights
 
@@ -206,7 +270,8 @@ class Monitoring(pulumi.ComponentResource):
         topic = aws.sns.Topic(
             f"{self._name}-notifications",
             name=self._names.apply(lambda names: names.notifications),
-            # not encrypted by a key: alarms cannot publish through the AWS managed one, and they say nothing secret
+            # not encrypted by a key: alarms cannot publish through the AWS managed one, and they
+            # say nothing secret
             tags=self._args.tags,
             opts=self._child,
         )
@@ -217,10 +282,16 @@ class Monitoring(pulumi.ComponentResource):
             names=self._names,
             tls_only=self._args.tls_only,
         )
-        aws.sns.TopicPolicy(f"{self._name}-notifications-policy", arn=topic.arn, policy=policy, opts=self._child)
+        aws.sns.TopicPolicy(
+            f"{self._name}-notifications-policy", arn=topic.arn, policy=policy, opts=self._child
+        )
         for address in self._args.notifications:
             aws.sns.TopicSubscription(
-                f"{self._name}-email-{address}", topic=topic.arn, protocol="email", endpoint=address, opts=self._child
+                f"{self._name}-email-{address}",
+                topic=topic.arn,
+                protocol="email",
+                endpoint=address,
+                opts=self._child,
             )
         return topic
 
@@ -252,7 +323,10 @@ class Monitoring(pulumi.ComponentResource):
         if namespace == "AWS/SQS":
             return {"QueueName": self._args.dead_letters_name}
         names = self._names
-        return {"Suffix": names.apply(lambda names: names.suffix), "Channel": names.apply(lambda names: names.channel)}
+        return {
+            "Suffix": names.apply(lambda names: names.suffix),
+            "Channel": names.apply(lambda names: names.channel),
+        }
 
     def _dashboard(self, alarm_arns: Mapping[str, pulumi.Output[str]]) -> aws.cloudwatch.Dashboard:
         body = pulumi.Output.all(
@@ -287,12 +361,19 @@ def dashboard(
     dead_letters_name: str,
     alarm_arns: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The dashboard's body (CloudWatch dashboard body structure): a grid 24 wide, read from top to bottom."""
+    """The dashboard's body (CloudWatch dashboard body structure): a grid 24 wide, read from top to
+    bottom."""
     channel = ["Suffix", names.suffix, "Channel", names.channel]
     rows = [
         [
             _text(links(names, location, function_log)),
-            {"type": "alarm", "properties": {"title": "Alarms", "alarms": [alarm_arns[short] for short in ALARMS]}},
+            {
+                "type": "alarm",
+                "properties": {
+                    "title": "Alarms",
+                    "alarms": [alarm_arns[short] for short in ALARMS],
+                },
+            },
         ],
         *_pairs(
             _metrics(
@@ -304,18 +385,42 @@ def dashboard(
             for ring in rings
         ),
         [
-            _metrics("Jobs", location, [[{"expression": job_search(names, metric), "label": metric}] for metric in JOB_METRICS]),
             _metrics(
-                "Connections of the account", location, [["AWS/IoT", m, "Protocol", "MQTT"] for m in CONNECTION_METRICS], "Sum"
+                "Jobs",
+                location,
+                [
+                    [{"expression": job_search(names, metric), "label": metric}]
+                    for metric in JOB_METRICS
+                ],
+            ),
+            _metrics(
+                "Connections of the account",
+                location,
+                [["AWS/IoT", m, "Protocol", "MQTT"] for m in CONNECTION_METRICS],
+                "Sum",
             ),
         ],
         [
-            _metrics("Controller", location, [[METRIC_NAMESPACE, metric, *channel] for metric in CONTROLLER_METRICS]),
+            _metrics(
+                "Controller",
+                location,
+                [[METRIC_NAMESPACE, metric, *channel] for metric in CONTROLLER_METRICS],
+            ),
             _metrics(
                 "Controller function",
                 location,
-                [["AWS/Lambda", m, "FunctionName", function_name] for m in ("Invocations", "Errors", "Throttles")]
-                + [["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", dead_letters_name]],
+                [
+                    ["AWS/Lambda", m, "FunctionName", function_name]
+                    for m in ("Invocations", "Errors", "Throttles")
+                ]
+                + [
+                    [
+                        "AWS/SQS",
+                        "ApproximateNumberOfMessagesVisible",
+                        "QueueName",
+                        dead_letters_name,
+                    ]
+                ],
                 "Sum",
             ),
         ],
@@ -323,29 +428,54 @@ def dashboard(
             _metrics(
                 "Event logs: failed writes",
                 location,
-                [["AWS/IoT", "Failure", "RuleName", names.rule(r), "ActionType", "CloudwatchLogs"] for r in EVENT_ROUTES],
+                [
+                    [
+                        "AWS/IoT",
+                        "Failure",
+                        "RuleName",
+                        names.rule(r),
+                        "ActionType",
+                        "CloudwatchLogs",
+                    ]
+                    for r in EVENT_ROUTES
+                ],
                 "Sum",
             ),
-            _metrics("Controller run time", location, [["AWS/Lambda", "Duration", "FunctionName", function_name]]),
+            _metrics(
+                "Controller run time",
+                location,
+                [["AWS/Lambda", "Duration", "FunctionName", function_name]],
+            ),
         ],
     ]
     return {"widgets": [widget for y, row in enumerate(rows) for widget in _placed(row, y)]}
 
 
 def job_search(names: Names, metric: str) -> str:
-    """IoT counts per job, and jobs come and go: a search finds those whose ids hold the stack's suffix."""
-    return f"SEARCH('{{AWS/IoT,JobId}} MetricName=\"{metric}\" JobId={names.suffix}', 'Maximum', 60)"
+    """IoT counts per job, and jobs come and go: a search finds those whose ids hold the stack's
+    suffix."""
+    return (
+        f"SEARCH('{{AWS/IoT,JobId}} MetricName=\"{metric}\" JobId={names.suffix}', 'Maximum', 60)"
+    )
 
 
 def links(names: Names, location: Location, function_log: str) -> str:
     """Markdown: where the logs are."""
-    groups = {"controller": function_log} | {events.replace("-", " "): names.event_log(events) for events in EVENT_LOGS}
-    lines = [f"- [{title}]({location.console(_log_path(group))})" for title, group in groups.items()]
-    return "\n".join([f"# {names.fleet} {names.suffix}, channel {names.channel}", "", "Logs:", *lines])
+    groups = {"controller": function_log} | {
+        events.replace("-", " "): names.event_log(events) for events in EVENT_LOGS
+    }
+    lines = [
+        f"- [{title}]({location.console(_log_path(group))})" for title, group in groups.items()
+    ]
+    return "\n".join(
+        [f"# {names.fleet} {names.suffix}, channel {names.channel}", "", "Logs:", *lines]
+    )
 
 
 def _log_path(group: str) -> str:
-    return "logsV2:log-groups/log-group/" + group.replace("/", "$252F")  # `/`, encoded twice, `%` written as `$`
+    return "logsV2:log-groups/log-group/" + group.replace(
+        "/", "$252F"
+    )  # `/`, encoded twice, `%` written as `$`
 
 
 def _text(markdown: str) -> dict[str, Any]:
@@ -353,7 +483,11 @@ def _text(markdown: str) -> dict[str, Any]:
 
 
 def _metrics(
-    title: str, location: Location, metrics: Sequence[Sequence[object]], stat: str = "Maximum", stacked: bool = False
+    title: str,
+    location: Location,
+    metrics: Sequence[Sequence[object]],
+    stat: str = "Maximum",
+    stacked: bool = False,
 ) -> dict[str, Any]:
     properties = {
         "title": title,
@@ -373,4 +507,7 @@ def _pairs(widgets: Any) -> list[list[dict[str, Any]]]:
 
 
 def _placed(row: Sequence[dict[str, Any]], y: int) -> list[dict[str, Any]]:
-    return [{**widget, "x": 12 * column, "y": 6 * y, "width": 12, "height": 6} for column, widget in enumerate(row)]
+    return [
+        {**widget, "x": 12 * column, "y": 6 * y, "width": 12, "height": 6}
+        for column, widget in enumerate(row)
+    ]

@@ -1,8 +1,10 @@
-"""The names and tags of everything in AWS, and the places ARNs are made of. Pure: no cloud call, no Pulumi.
+"""The names and tags of everything in AWS, and the places ARNs are made of. Pure: no cloud call, no
+Pulumi.
 
-Every name holds the fleet's name and the stack's random suffix, so that two stacks share an account and a person sees
-what belongs together. The limits: a fleet's name has at most 20 characters, a channel's 20, a ring's 20, a suffix 8.
-The longest names made of them stay below what AWS takes (a bucket 63, a role or function 64, a job id 64, a topic rule 128).
+Every name holds the fleet's name and the stack's random suffix, so that two stacks share an account
+and a person sees what belongs together. The limits: a fleet's name has at most 20 characters, a
+channel's 20, a ring's 20, a suffix 8. The longest names made of them stay below what AWS takes (a
+bucket 63, a role or function 64, a job id 64, a topic rule 128).
 """
 
 from __future__ import annotations
@@ -11,8 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ALARMS = (
-    "ring-failing", "no-heartbeat", "controller-errors", "dead-letters", "refused-manifest", "rollback-failed", "person-needed",
-)  # fmt: skip
+    "ring-failing",
+    "no-heartbeat",
+    "controller-errors",
+    "dead-letters",
+    "refused-manifest",
+    "rollback-failed",
+    "person-needed",
+)
 """The stack's own alarms; a gate names them `stack:<name>`."""
 GATE_ALARMS = tuple(short for short in ALARMS if short != "person-needed")
 """Those that a gate may watch: a gate that waits for a person would wait for itself."""
@@ -23,22 +31,32 @@ OWN_TAGS = ("project", "environment", "fleet")
 """Tag keys that the program sets itself."""
 
 MAX_TAGS = 10
-"""What an S3 object takes, the least of all taggable resources here (S3 PutObjectTagging); most others take 50."""
+"""What an S3 object takes, the least of all taggable resources here (S3 PutObjectTagging); most
+others take 50."""
 
-CONSOLES = {"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
+CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-cn": "console.amazonaws.cn",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+}
 
 
 def tags(environment: str, fleet: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """The tags of every taggable resource. Raises ValueError when `extra` brings them above MAX_TAGS."""
+    """The tags of every taggable resource. Raises ValueError when `extra` brings them above
+    MAX_TAGS."""
     merged = {**extra, **dict(zip(OWN_TAGS, ("iot-ota", environment, fleet), strict=True))}
     if len(merged) > MAX_TAGS:
-        raise ValueError(f"{len(merged)} tags: an S3 object takes {MAX_TAGS}, {len(OWN_TAGS)} of them are the program's")
+        raise ValueError(
+            f"{len(merged)} tags: an S3 object takes {MAX_TAGS}, {len(OWN_TAGS)} of them are the"
+            " program's"
+        )
     return dict(sorted(merged.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """Where a stack is: partition (`aws`, `aws-cn`, …), region, 12-digit account, and the DNS suffix of its endpoints."""
+    """Where a stack is: partition (`aws`, `aws-cn`, …), region, 12-digit account, and the DNS
+    suffix of its endpoints."""
 
     partition: str
     region: str
@@ -70,7 +88,8 @@ class Names:
 
     @property
     def prefix(self) -> str:
-        """What nearly every name begins with; alone, it is the fleet's thing group and its dashboard."""
+        """What nearly every name begins with; alone, it is the fleet's thing group and its
+        dashboard."""
         return f"{self.fleet}-{self.suffix}"
 
     def thing_type(self, device_type: str) -> str:
@@ -122,7 +141,8 @@ class Names:
 
     @property
     def rollback_groups(self) -> str:
-        """What the names of the channel's rollback groups begin with (rollout.document.rollback_group)."""
+        """What the names of the channel's rollback groups begin with
+        (rollout.document.rollback_group)."""
         return f"{self.prefix}-{self.channel}-rollback-"
 
     def event_log(self, events: str) -> str:
@@ -143,7 +163,8 @@ class Names:
 
     @property
     def rules(self) -> str:
-        """What the names of the stack's topic rules begin with: a topic rule's name takes no hyphen (CreateTopicRule)."""
+        """What the names of the stack's topic rules begin with: a topic rule's name takes no hyphen
+        (CreateTopicRule)."""
         return self.prefix.replace("-", "_") + "_"
 
     def rule(self, what: str) -> str:

@@ -1,4 +1,5 @@
-"""The rollout controller: the function that decides when a ring may start, its rights, and what wakes it."""
+"""The rollout controller: the function that decides when a ring may start, its rights, and what
+wakes it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from rollout.release import control_key, manifest_key
 TIMEOUT_SECONDS = 300
 MEMORY_MB = 256
 EVENT_AGE_SECONDS = 300
-"""An asynchronous wake that waited longer is dropped (60 to 21,600): the tick has long done its work."""
+"""An asynchronous wake that waited longer is dropped (60 to 21,600): the tick has long done its
+work."""
 LETTERS_KEPT_SECONDS = 86_400
 """A dead letter is evidence of a failed run, not work: what it asked for, the next tick did."""
 TICK = "rate(1 minute)"
@@ -28,8 +30,13 @@ FORETELLING = {"rollout/plan.py", "rollout/simulation.py"}
 
 
 def controller_code() -> pulumi.AssetArchive:
-    """The controller's package: its own files one by one, sorted, so that a `__pycache__` cannot change it."""
-    found = {path.relative_to(ROOT).as_posix() for folder in ("functions", "rollout") for path in (ROOT / folder).glob("*.py")}
+    """The controller's package: its own files one by one, sorted, so that a `__pycache__` cannot
+    change it."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("functions", "rollout")
+        for path in (ROOT / folder).glob("*.py")
+    }
     files = sorted(found - FORETELLING)
     return pulumi.AssetArchive({name: pulumi.FileAsset(str(ROOT / name)) for name in files})
 
@@ -40,7 +47,8 @@ class RolloutControllerArgs:
     location: pulumi.Input[Location]
     channel: str
     manifest_sha256: str
-    """The digest of the manifest that is written after the function is updated; it refuses any other."""
+    """The digest of the manifest that is written after the function is updated; it refuses any
+    other."""
     role: aws.iam.Role
     """The function's role: made before, because the bucket's and the key's policies name it."""
     bucket: aws.s3.Bucket
@@ -50,7 +58,8 @@ class RolloutControllerArgs:
     ring_groups: pulumi.Input[Mapping[str, pulumi.Input[str]]]
     """Ring to thing group ARN."""
     artifact: pulumi.Resource
-    """The image: the function hears of a new manifest when its image is in place, right before the manifest."""
+    """The image: the function hears of a new manifest when its image is in place, right before the
+    manifest."""
     devices: Sequence[pulumi.Resource]
     """What must outlive the jobs on destroy."""
     log_retention_days: int
@@ -59,13 +68,16 @@ class RolloutControllerArgs:
 
 
 class RolloutController(pulumi.ComponentResource):
-    """A Lambda function that is woken by the manifest, by `control.json`, by a stopped job, and every minute."""
+    """A Lambda function that is woken by the manifest, by `control.json`, by a stopped job, and
+    every minute."""
 
     function_name: pulumi.Output[str]
     log_group_name: pulumi.Output[str]
     dead_letters_name: pulumi.Output[str]
 
-    def __init__(self, name: str, args: RolloutControllerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: RolloutControllerArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("iotota:index:RolloutController", name, None, opts)
         self._name, self._args = name, args
         self._child = pulumi.ResourceOptions(parent=self)
@@ -78,13 +90,17 @@ class RolloutController(pulumi.ComponentResource):
         failures = self._failures(dead_letters)
         jobs_end = self._jobs_end([rights, failures, *args.devices])
         # after it, so that on destroy nothing wakes the controller any more when it ends its jobs
-        wakes = pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=[jobs_end]))
+        wakes = pulumi.ResourceOptions.merge(
+            self._child, pulumi.ResourceOptions(depends_on=[jobs_end])
+        )
         self._wake_on_files(wakes)
         self._wake_on_stopped_jobs(wakes)
         self._wake_every_minute(wakes)
         self.function_name, self.log_group_name = self._function.name, log_group.name
         self.dead_letters_name = dead_letters.name
-        self.register_outputs({"functionName": self.function_name, "logGroupName": self.log_group_name})
+        self.register_outputs(
+            {"functionName": self.function_name, "logGroupName": self.log_group_name}
+        )
 
     def _log_group(self) -> aws.cloudwatch.LogGroup:
         return aws.cloudwatch.LogGroup(
@@ -110,10 +126,17 @@ class RolloutController(pulumi.ComponentResource):
             controller_role_arn=self._args.role.arn,
             tls_only=self._args.tls_only,
         )
-        aws.sqs.QueuePolicy(f"{self._name}-dead-letters-policy", queue_url=queue.url, policy=policy, opts=self._child)
+        aws.sqs.QueuePolicy(
+            f"{self._name}-dead-letters-policy",
+            queue_url=queue.url,
+            policy=policy,
+            opts=self._child,
+        )
         return queue
 
-    def _rights(self, log_group: aws.cloudwatch.LogGroup, dead_letters: aws.sqs.Queue) -> aws.iam.RolePolicy:
+    def _rights(
+        self, log_group: aws.cloudwatch.LogGroup, dead_letters: aws.sqs.Queue
+    ) -> aws.iam.RolePolicy:
         args = self._args
         policy = documents.filled(
             documents.controller_policy,
@@ -126,7 +149,13 @@ class RolloutController(pulumi.ComponentResource):
             signing_key_arns=list(args.signing_key_arns),
             ring_groups=args.ring_groups,
         )
-        return aws.iam.RolePolicy(f"{self._name}-rights", name="controller", role=args.role.name, policy=policy, opts=self._child)
+        return aws.iam.RolePolicy(
+            f"{self._name}-rights",
+            name="controller",
+            role=args.role.name,
+            policy=policy,
+            opts=self._child,
+        )
 
     def _make_function(self, after: Sequence[pulumi.Resource]) -> aws.lambda_.Function:
         args = self._args
@@ -155,7 +184,9 @@ class RolloutController(pulumi.ComponentResource):
                 }
             },
             tags=args.tags,
-            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(after))),
+            opts=pulumi.ResourceOptions.merge(
+                self._child, pulumi.ResourceOptions(depends_on=list(after))
+            ),
         )
 
     def _failures(self, dead_letters: aws.sqs.Queue) -> aws.lambda_.FunctionEventInvokeConfig:
@@ -169,19 +200,27 @@ class RolloutController(pulumi.ComponentResource):
         )
 
     def _jobs_end(self, after: Sequence[pulumi.Resource]) -> aws.lambda_.Invocation:
-        """On destroy it is deleted before all that the controller needs, and has the controller end the stack's jobs."""
+        """On destroy it is deleted before all that the controller needs, and has the controller end
+        the stack's jobs."""
         return aws.lambda_.Invocation(
             f"{self._name}-jobs-end",
             function_name=self._function.name,
             lifecycle_scope="CRUD",  # the provider adds {"tf": {"action": "delete"}} to the input
-            input=json.dumps({}),  # never changes: another input would be an update, and a call, of its own
-            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=list(after))),
+            input=json.dumps(
+                {}
+            ),  # never changes: another input would be an update, and a call, of its own
+            opts=pulumi.ResourceOptions.merge(
+                self._child, pulumi.ResourceOptions(depends_on=list(after))
+            ),
         )
 
     def _wake_on_files(self, wakes: pulumi.ResourceOptions) -> None:
         bucket = self._args.bucket
         permission = self._permission("files", "s3.amazonaws.com", bucket.arn, wakes)
-        keys = {"manifest": manifest_key(self._args.channel), "control": control_key(self._args.channel)}
+        keys = {
+            "manifest": manifest_key(self._args.channel),
+            "control": control_key(self._args.channel),
+        }
         aws.s3.BucketNotification(
             f"{self._name}-files",
             bucket=bucket.bucket,
@@ -196,7 +235,9 @@ class RolloutController(pulumi.ComponentResource):
                 for what, key in keys.items()
             ],
             # S3 tries the permission when the notification is made
-            opts=pulumi.ResourceOptions.merge(wakes, pulumi.ResourceOptions(depends_on=[permission])),
+            opts=pulumi.ResourceOptions.merge(
+                wakes, pulumi.ResourceOptions(depends_on=[permission])
+            ),
         )
 
     def _wake_on_stopped_jobs(self, wakes: pulumi.ResourceOptions) -> None:
@@ -249,6 +290,9 @@ class RolloutController(pulumi.ComponentResource):
 
 
 def stopped_jobs_sql(jobs: str) -> str:
-    """Selects the events of cancelled and deleted jobs whose ids begin with `jobs`; topic(5) is what happened."""
+    """Selects the events of cancelled and deleted jobs whose ids begin with `jobs`; topic(5) is
+    what happened."""
     stopped = "(topic(5) = 'canceled' OR topic(5) = 'deleted')"
-    return f"SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^{jobs}') AND {stopped}"  # noqa: S608 - checked names
+    return (
+        f"SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^{jobs}') AND {stopped}"  # noqa: S608 - checked names
+    )

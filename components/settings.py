@@ -1,7 +1,8 @@
 """The stack's configuration: typed, checked, every mistake reported at once.
 
-Nested types, defaults and what must fit together live here, the limits of single keys in `components.limits`; `Pulumi.yaml`
-describes the top-level keys only, for Pulumi knows no nested types.
+Nested types, defaults and what must fit together live here, the limits of single keys in
+`components.limits`; `Pulumi.yaml` describes the top-level keys only, for Pulumi knows no nested
+types.
 """
 
 from __future__ import annotations
@@ -21,16 +22,37 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from components import limits, naming
 from components.checks import Kind, Mistake, Section, flag, near
 from rollout.codec import shown
-from rollout.release import Abort, AlarmGate, Approval, FailureLimit, Firmware, Gate, Manifest, Pace, RingPlan, Version, Window
+from rollout.release import (
+    Abort,
+    AlarmGate,
+    Approval,
+    FailureLimit,
+    Firmware,
+    Gate,
+    Manifest,
+    Pace,
+    RingPlan,
+    Version,
+    Window,
+)
 from rollout.rings import MAX_RINGS, Share, ring_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "iot-ota"
 """Of the configuration's keys; the project's name in Pulumi.yaml."""
 KEYS = (
-    "environment", "protect", "tlsOnly", "signingKeys", "logRetentionDays", "notifications", "tags", "ownsAccountSettings",
-    "fleet", "firmware", "rollout",
-)  # fmt: skip
+    "environment",
+    "protect",
+    "tlsOnly",
+    "signingKeys",
+    "logRetentionDays",
+    "notifications",
+    "tags",
+    "ownsAccountSettings",
+    "fleet",
+    "firmware",
+    "rollout",
+)
 """The top-level keys."""
 
 
@@ -94,13 +116,16 @@ class SettingsError(pulumi.RunError):
     def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = mistakes
         count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
-        super().__init__("\n  ".join([f"the stack's configuration has {count}; nothing was changed:", *mistakes]))
+        super().__init__(
+            "\n  ".join([f"the stack's configuration has {count}; nothing was changed:", *mistakes])
+        )
 
 
 def load(root: Path = ROOT) -> Settings:
     """Reads the stack's configuration; raises SettingsError with every mistake in it.
 
-    `root` is the folder that image and CSR paths are relative to. Nothing but those files and the configuration is read.
+    `root` is the folder that image and CSR paths are relative to. Nothing but those files and the
+    configuration is read.
     """
     mistakes: list[Mistake] = []
     top = Section(NAMESPACE, _values(), mistakes, separator=":")
@@ -112,11 +137,20 @@ def load(root: Path = ROOT) -> Settings:
 
 
 def _values() -> dict[str, Any]:
-    """The project's configuration. Pulumi hands over text; it is JSON for all that is not text in the stack file."""
+    """The project's configuration. Pulumi hands over text; it is JSON for all that is not text in
+    the stack file."""
     config = pulumi.Config(NAMESPACE)
     prefix = f"{NAMESPACE}:"
-    given = {key.removeprefix(prefix) for key in {*CONFIG.get(), *get_config_env()} if key.startswith(prefix)}
-    return {name: _parsed(config.get(name)) for name in sorted(given | set(KEYS)) if config.get(name) is not None}
+    given = {
+        key.removeprefix(prefix)
+        for key in {*CONFIG.get(), *get_config_env()}
+        if key.startswith(prefix)
+    }
+    return {
+        name: _parsed(config.get(name))
+        for name in sorted(given | set(KEYS))
+        if config.get(name) is not None
+    }
 
 
 def _parsed(value: str | None) -> Any:
@@ -145,27 +179,50 @@ def _settings(top: Section, root: Path) -> Settings:
     fleet = _fleet(top, environment, root)
     firmware, image = _firmware(top, fleet.hardware, root)
     return Settings(
-        environment=environment, fleet=fleet, manifest=_manifest(top, firmware, fleet), image=image, protect=protect,
-        tls_only=tls_only, signing_keys=keys, log_retention_days=retention, notifications=notifications, tags=tags,
+        environment=environment,
+        fleet=fleet,
+        manifest=_manifest(top, firmware, fleet),
+        image=image,
+        protect=protect,
+        tls_only=tls_only,
+        signing_keys=keys,
+        log_retention_days=retention,
+        notifications=notifications,
+        tags=tags,
         owns_account_settings=owns,
-    )  # fmt: skip
+    )
 
 
 def _signing_keys(top: Section) -> tuple[str, ...]:
     fix = 'signingKeys: ["1"]; for a rotation ["1", "2"], then ["2", "1"], then ["2"]'
-    values = top.items("signingKeys", "must be a list of the signing keys' names, the one that signs first", fix) or ["1"]
-    names = tuple(top.item("signingKeys", index, value, limits.SIGNING_KEY) for index, value in enumerate(values))
+    values = top.items(
+        "signingKeys", "must be a list of the signing keys' names, the one that signs first", fix
+    ) or ["1"]
+    names = tuple(
+        top.item("signingKeys", index, value, limits.SIGNING_KEY)
+        for index, value in enumerate(values)
+    )
     if len(set(names)) != len(names) or len(names) > limits.MAX_SIGNING_KEYS:
-        allowed = f"must be one to {limits.MAX_SIGNING_KEYS} different names: devices and controller hold each of them"
+        allowed = (
+            f"must be one to {limits.MAX_SIGNING_KEYS} different names: devices and controller hold"
+            " each of them"
+        )
         top.wrong("signingKeys", allowed, f"write {fix}")
     return names
 
 
 def _notifications(top: Section) -> tuple[str, ...]:
     values = top.items("notifications", "must be a list of e-mail addresses", '["ops@example.com"]')
-    addresses = [top.item("notifications", index, value, limits.EMAIL) for index, value in enumerate(values)]
+    addresses = [
+        top.item("notifications", index, value, limits.EMAIL) for index, value in enumerate(values)
+    ]
     for address in _repeated(addresses) if top.good("notifications") else ():
-        top.note(top.place("notifications"), shown(address), "stands there twice: SNS keeps one subscription of it", "remove one")
+        top.note(
+            top.place("notifications"),
+            shown(address),
+            "stands there twice: SNS keeps one subscription of it",
+            "remove one",
+        )
     return tuple(addresses)
 
 
@@ -177,13 +234,19 @@ def _tags(top: Section) -> dict[str, str]:
     tags = top.section("tags")
     own = ", ".join(naming.OWN_TAGS)
     if len(tags.data) > limits.MAX_TAGS:
-        allowed = f"at most {limits.MAX_TAGS}: an S3 object takes {naming.MAX_TAGS} (PutObjectTagging) and {own} are added"
+        allowed = (
+            f"at most {limits.MAX_TAGS}: an S3 object takes {naming.MAX_TAGS} (PutObjectTagging)"
+            f" and {own} are added"
+        )
         tags.note(tags.path, f"{len(tags.data)} tags", allowed, "remove some")
     taken = {key.lower(): key for key in naming.OWN_TAGS}
     for key in tags.data:
         other = taken.setdefault(key.lower(), key)
         if other != key or key in naming.OWN_TAGS:
-            allowed = f"{other} is there already, and IAM takes upper and lower case for one key (TagRole)"
+            allowed = (
+                f"{other} is there already, and IAM takes upper and lower case for one key"
+                " (TagRole)"
+            )
             tags.wrong(key, allowed, f"remove or rename {shown(key)}")
     return _words(tags, limits.TAG_KEY, limits.TAG_VALUE)
 
@@ -199,7 +262,9 @@ def _words(section: Section, key_kind: Kind[str], kind: Kind[str]) -> dict[str, 
 
 RINGS = "[{name: canary, percent: 10}, {name: broad, percent: 90}]"
 """Rings as an example."""
-CSR = re.compile(rb"-----BEGIN CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE REQUEST-----\s*")
+CSR = re.compile(
+    rb"-----BEGIN CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE REQUEST-----\s*"
+)
 
 
 def _fleet(top: Section, environment: str, root: Path) -> FleetSettings:
@@ -213,42 +278,74 @@ def _fleet(top: Section, environment: str, root: Path) -> FleetSettings:
     keys = fleet.optional("keysInState", flag(False), False)
     if keys and environment != "dev":
         allowed = (
-            "must be false outside environment dev: AWS would make the devices' private keys and Pulumi keep them in its state"
+            "must be false outside environment dev: AWS would make the devices' private keys and"
+            " Pulumi keep them in its state"
         )
-        fleet.wrong("keysInState", allowed, "write keysInState: false and put each device's CSR in csrFolder")
+        fleet.wrong(
+            "keysInState",
+            allowed,
+            "write keysInState: false and put each device's CSR in csrFolder",
+        )
     csrs = _csrs(fleet, [] if keys else list(places), root)
-    devices = tuple(DeclaredDevice(serial=serial, ring=ring, csr=csrs.get(serial)) for serial, ring in places.items())
+    devices = tuple(
+        DeclaredDevice(serial=serial, ring=ring, csr=csrs.get(serial))
+        for serial, ring in places.items()
+    )
     attributes = _attributes(fleet)
     fleet.close()
     return FleetSettings(
-        name=name, hardware=hardware, device_type=device_type, initial_version=initial, attributes=attributes, rings=rings,
-        devices=devices, keys_in_state=keys,
-    )  # fmt: skip
+        name=name,
+        hardware=hardware,
+        device_type=device_type,
+        initial_version=initial,
+        attributes=attributes,
+        rings=rings,
+        devices=devices,
+        keys_in_state=keys,
+    )
 
 
 def _attributes(fleet: Section) -> dict[str, str]:
     attributes = fleet.section("attributes")
     if len(attributes.data) > limits.MAX_ATTRIBUTES:
-        allowed = f"at most {limits.MAX_ATTRIBUTES}: a thing takes 50 (CreateThing), {', '.join(limits.OWN_ATTRIBUTES)} are added"
+        allowed = (
+            f"at most {limits.MAX_ATTRIBUTES}: a thing takes 50 (CreateThing),"
+            f" {', '.join(limits.OWN_ATTRIBUTES)} are added"
+        )
         fleet.note(attributes.path, f"{len(attributes.data)} attributes", allowed, "remove some")
     for key in limits.OWN_ATTRIBUTES:
         if key in attributes.data:
-            attributes.wrong(key, "is an attribute that the fleet sets itself", f"remove or rename {shown(key)}")
+            attributes.wrong(
+                key, "is an attribute that the fleet sets itself", f"remove or rename {shown(key)}"
+            )
     return _words(attributes, limits.ATTRIBUTE_KEY, limits.ATTRIBUTE)
 
 
 def _rings(fleet: Section) -> tuple[Share, ...]:
-    allowed = f"must be a list of 1 to {MAX_RINGS} rings (ours: a person must be able to follow them), each with name and percent"
+    allowed = (
+        f"must be a list of 1 to {MAX_RINGS} rings (ours: a person must be able to follow them),"
+        " each with name and percent"
+    )
     shares = []
     for row in fleet.rows("rings", allowed, RINGS):
-        shares.append(Share(name=row.required("name", limits.RING), percent=row.required("percent", limits.SHARE)))
+        shares.append(
+            Share(
+                name=row.required("name", limits.RING),
+                percent=row.required("percent", limits.SHARE),
+            )
+        )
         row.close()
     path = fleet.place("rings")
     if fleet.good("rings"):
         if not 1 <= len(shares) <= MAX_RINGS:
             fleet.note(path, f"{len(shares)} rings", allowed, fleet.line("rings", RINGS))
         for name in _repeated([share.name for share in shares]):
-            fleet.note(path, shown(name), "stands there twice: a device is in exactly one ring", "rename or remove one")
+            fleet.note(
+                path,
+                shown(name),
+                "stands there twice: a device is in exactly one ring",
+                "rename or remove one",
+            )
         _add_up(fleet, shares)
     return tuple(shares)
 
@@ -258,20 +355,29 @@ def _add_up(fleet: Section, shares: Sequence[Share]) -> None:
     if not shares or total == 100_00:
         return
     last = round(shares[-1].percent * 100) + 100_00 - total
-    fix = f"write percent: {last / 100:g} for ring {shares[-1].name}" if last > 0 else "lower some of them"
-    fleet.note(fleet.place("rings"), f"{total / 100:g} %", "the percentages must add up to 100", fix)
+    fix = (
+        f"write percent: {last / 100:g} for ring {shares[-1].name}"
+        if last > 0
+        else "lower some of them"
+    )
+    fleet.note(
+        fleet.place("rings"), f"{total / 100:g} %", "the percentages must add up to 100", fix
+    )
 
 
 def _devices(fleet: Section, rings: Sequence[Share]) -> dict[str, str]:
     """Serial to ring of each declared device; the ring is "" where devices or rings are wrong."""
     allowed = (
-        f"must be a list, or a number from 0 to {limits.MAX_DEVICES} (a device is five resources: more are provisioned by claim)"
+        f"must be a list, or a number from 0 to {limits.MAX_DEVICES} (a device is five resources:"
+        " more are provisioned by claim)"
     )
     value = fleet.raw("devices")
     count = 3 if value is None else value
     if isinstance(count, list):
         named = _listed(fleet, count)
-    elif isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= limits.MAX_DEVICES:
+    elif (
+        isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= limits.MAX_DEVICES
+    ):
         named = [(f"{number:04d}", None) for number in range(1, count + 1)]
     else:
         fleet.wrong("devices", allowed, "write devices: 3")
@@ -291,29 +397,47 @@ def _listed(fleet: Section, values: list[Any]) -> list[tuple[str, str | None]]:
             named.append((fleet.item("devices", index, value, limits.SERIAL), None))
             continue
         row = Section(f"{fleet.place('devices')}[{index}]", value, fleet.mistakes)
-        named.append((row.required("serial", limits.SERIAL), row.optional("ring", limits.RING, None)))
+        named.append(
+            (row.required("serial", limits.SERIAL), row.optional("ring", limits.RING, None))
+        )
         row.close()
     for serial in _repeated([serial for serial, _ in named]) if fleet.good("devices") else ():
         fleet.note(
-            fleet.place("devices"), shown(serial), "stands there twice: thing names are unique (CreateThing)", "remove one"
+            fleet.place("devices"),
+            shown(serial),
+            "stands there twice: thing names are unique (CreateThing)",
+            "remove one",
         )
     return named
 
 
 def _known_ring(section: Section, path: str, ring: str, names: Sequence[str] | None) -> None:
     if names is not None and ring not in names:
-        section.note(path, shown(ring), f"is not a ring of this fleet: {near(ring, names)}", f"write {names[0]}, or add the ring")
+        section.note(
+            path,
+            shown(ring),
+            f"is not a ring of this fleet: {near(ring, names)}",
+            f"write {names[0]}, or add the ring",
+        )
 
 
-def _placed(fleet: Section, named: list[tuple[str, str | None]], rings: Sequence[Share]) -> dict[str, str]:
+def _placed(
+    fleet: Section, named: list[tuple[str, str | None]], rings: Sequence[Share]
+) -> dict[str, str]:
     names = [ring.name for ring in rings]
     for serial, ring in named:
         _known_ring(fleet, f"{fleet.place('devices')}.{serial}", ring or names[0], names)
     places = {serial: ring or ring_of(serial, rings) for serial, ring in named}
     for name in names if places else ():
         if name not in places.values():
-            allowed = f"the hash of no declared serial ({len(places)} devices) falls into ring {name}: it would prove nothing"
-            fix = f'name a device\'s ring in the list fleet.devices: {{serial: "{next(iter(places))}", ring: {name}}}'
+            allowed = (
+                f"the hash of no declared serial ({len(places)} devices) falls into ring {name}: it"
+                " would prove nothing"
+            )
+            fix = (
+                "name a device's ring in the list fleet.devices: {serial:"
+                f' "{next(iter(places))}", ring: {name}}}'
+            )
             fleet.note(f"{fleet.place('rings')}.{name}", "no device", allowed, fix)
     return places
 
@@ -337,15 +461,18 @@ def _csr(fleet: Section, serial: str, name: str, root: Path) -> str:
     fleet.note(
         f"{fleet.place('devices')}.{serial}",
         f"{name} {'is no certificate request' if content else 'is missing or empty'}",
-        f"each device brings its own in PEM, at most {limits.MAX_CSR} characters (CreateCertificateFromCsr), and keeps its key",
-        f"on the device run: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {serial}.key"
-        f" -subj /CN={serial} -out {serial}.csr, and copy {serial}.csr to {name}",
+        f"each device brings its own in PEM, at most {limits.MAX_CSR} characters"
+        " (CreateCertificateFromCsr), and keeps its key",
+        "on the device run: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        f" -keyout {serial}.key -subj /CN={serial} -out {serial}.csr, and copy {serial}.csr to"
+        f" {name}",
     )
     return ""
 
 
 def _inside(root: Path, name: str) -> Path | None:
-    """The path of a file of the repository; None where the name leads out of it or cannot be a file's name."""
+    """The path of a file of the repository; None where the name leads out of it or cannot be a
+    file's name."""
     try:
         path = (root / name).resolve()
     except (OSError, ValueError, RuntimeError):
@@ -357,12 +484,20 @@ def _inside(root: Path, name: str) -> Path | None:
 
 
 def _firmware(top: Section, hardware: str, root: Path) -> tuple[Firmware, Image]:
-    firmware = top.section("firmware", f'{{version: "2.1.0", image: firmware/2.1.0.bin, sha256: "{"0" * 64}"}}')
+    firmware = top.section(
+        "firmware", f'{{version: "2.1.0", image: firmware/2.1.0.bin, sha256: "{"0" * 64}"}}'
+    )
     number = firmware.required("version", limits.VERSION)
     minimum = firmware.optional("minimumVersion", limits.VERSION, None)
-    if minimum is not None and firmware.good("version", "minimumVersion") and Version(minimum) > Version(number):
+    if (
+        minimum is not None
+        and firmware.good("version", "minimumVersion")
+        and Version(minimum) > Version(number)
+    ):
         firmware.wrong(
-            "minimumVersion", f"must not be above version {number}: nothing could install it", "lower it or leave it out"
+            "minimumVersion",
+            f"must not be above version {number}: nothing could install it",
+            "lower it or leave it out",
         )
     downgrade = firmware.optional("allowDowngrade", flag(False), False)
     name = firmware.required("image", limits.IMAGE)
@@ -370,9 +505,17 @@ def _firmware(top: Section, hardware: str, root: Path) -> tuple[Firmware, Image]
     digest, size = _stored(firmware) if source else _file(firmware, name, root)
     firmware.close()
     image = Image(path=None, source=source.group(1)) if source else Image(path=name, source=None)
-    return Firmware(
-        version=number, sha256=digest, size=size, hardware=hardware, minimum_version=minimum, allow_downgrade=downgrade
-    ), image
+    return (
+        Firmware(
+            version=number,
+            sha256=digest,
+            size=size,
+            hardware=hardware,
+            minimum_version=minimum,
+            allow_downgrade=downgrade,
+        ),
+        image,
+    )
 
 
 def _stored(firmware: Section) -> tuple[str, int]:
@@ -390,27 +533,44 @@ def _file(firmware: Section, name: str, root: Path) -> tuple[str, int]:
     right, size = measured
     digest = firmware.required("sha256", limits.DIGEST.instead(right))
     if digest != right:
-        firmware.wrong("sha256", f"is not the SHA-256 of {name}, which is {right}", f'write sha256: "{right}"')
+        firmware.wrong(
+            "sha256", f"is not the SHA-256 of {name}, which is {right}", f'write sha256: "{right}"'
+        )
     return digest, size
 
 
 def _measured(firmware: Section, name: str, root: Path) -> tuple[str, int] | None:
     path = _inside(root, name)
     if path is None:
-        firmware.wrong("image", "must be inside the repository: what is released is what was reviewed", "copy it into firmware/")
+        firmware.wrong(
+            "image",
+            "must be inside the repository: what is released is what was reviewed",
+            "copy it into firmware/",
+        )
         return None
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except (OSError, ValueError):
-        firmware.wrong("image", "there is no such file", "put the image there, or write image: s3://bucket/key with its size")
+        firmware.wrong(
+            "image",
+            "there is no such file",
+            "put the image there, or write image: s3://bucket/key with its size",
+        )
         return None
     if size == 0:
-        firmware.wrong("image", "has 0 bytes; a device cannot install nothing", "build the image again")
+        firmware.wrong(
+            "image", "has 0 bytes; a device cannot install nothing", "build the image again"
+        )
     if size > limits.MAX_FILE:
-        allowed = f"has {size} bytes; a file may have {limits.MAX_FILE} (larger ones are stored in parts, without a SHA-256)"
-        firmware.wrong("image", allowed, "put it into a bucket, and write image: s3://bucket/key with its size")
+        allowed = (
+            f"has {size} bytes; a file may have {limits.MAX_FILE} (larger ones are stored in parts,"
+            " without a SHA-256)"
+        )
+        firmware.wrong(
+            "image", allowed, "put it into a bucket, and write image: s3://bucket/key with its size"
+        )
     return digest, size
 
 
@@ -425,13 +585,18 @@ def _manifest(top: Section, firmware: Firmware, fleet: FleetSettings) -> Manifes
         schema=1,
         channel=rollout.optional("channel", limits.CHANNEL, "stable"),
         firmware=firmware,
-        rings=tuple(RingPlan(name=ring.name, percent=ring.percent, gate=gates.get(ring.name, Gate())) for ring in fleet.rings),
+        rings=tuple(
+            RingPlan(name=ring.name, percent=ring.percent, gate=gates.get(ring.name, Gate()))
+            for ring in fleet.rings
+        ),
         pace=_pace(rollout),
         abort=_abort(rollout),
         in_progress_timeout_minutes=rollout.optional(
             "inProgressTimeoutMinutes", limits.TIMEOUT, Manifest.in_progress_timeout_minutes
         ),
-        presigned_url_seconds=rollout.optional("presignedUrlSeconds", limits.URL_LIFE, Manifest.presigned_url_seconds),
+        presigned_url_seconds=rollout.optional(
+            "presignedUrlSeconds", limits.URL_LIFE, Manifest.presigned_url_seconds
+        ),
         rollback=rollout.optional("rollback", limits.ROLLBACK, Manifest.rollback),
         paused=rollout.optional("paused", flag(False), Manifest.paused),
         halted=rollout.optional("halted", flag(False), Manifest.halted),
@@ -445,12 +610,20 @@ def _manifest(top: Section, firmware: Firmware, fleet: FleetSettings) -> Manifes
 
 def _pace(rollout: Section) -> Pace:
     if not isinstance(rollout.raw("devicesPerMinute"), dict):
-        return Pace(maximum_per_minute=rollout.optional("devicesPerMinute", limits.RATE, Pace.maximum_per_minute))
+        return Pace(
+            maximum_per_minute=rollout.optional(
+                "devicesPerMinute", limits.RATE, Pace.maximum_per_minute
+            )
+        )
     rate = rollout.section("devicesPerMinute")
     base = rate.required("base", limits.RATE)
     maximum = rate.optional("maximum", limits.RATE, Pace.maximum_per_minute)
     if rate.good("base", "maximum") and base > maximum:
-        rate.wrong("base", f"must not be above the maximum, {maximum}: the rate only grows", f"write base: {maximum} or less")
+        rate.wrong(
+            "base",
+            f"must not be above the maximum, {maximum}: the rate only grows",
+            f"write base: {maximum} or less",
+        )
     pace = Pace(
         maximum_per_minute=maximum,
         base_per_minute=base,
@@ -463,14 +636,22 @@ def _pace(rollout: Section) -> Pace:
 
 
 def _abort(rollout: Section) -> tuple[Abort, ...]:
-    allowed = "must be a list of at least one object of on, percent and minimum: without one IoT itself never stops a job"
+    allowed = (
+        "must be a list of at least one object of on, percent and minimum: without one IoT itself"
+        " never stops a job"
+    )
     example = '[{"on": FAILED, percent: 20, minimum: 5}]'
     if rollout.raw("abort") is None:
         return Manifest.abort
     criteria = []
     for row in rollout.rows("abort", allowed, example):
-        kind, percent = row.required("on", limits.ABORT_ON), row.required("percent", limits.ABORT_PERCENT)
-        criteria.append(Abort(on=kind, percent=percent, minimum=row.required("minimum", limits.ABORT_MINIMUM)))
+        kind, percent = (
+            row.required("on", limits.ABORT_ON),
+            row.required("percent", limits.ABORT_PERCENT),
+        )
+        criteria.append(
+            Abort(on=kind, percent=percent, minimum=row.required("minimum", limits.ABORT_MINIMUM))
+        )
         row.close()
     if not criteria and rollout.good("abort"):
         rollout.wrong("abort", allowed, rollout.line("abort", example))
@@ -494,7 +675,10 @@ def _window(rollout: Section) -> Window | None:
     if rollout.raw("window") is None:
         return None
     window = rollout.section("window", '{cron: "0 2 * * *", minutes: 240}')
-    result = Window(cron=window.required("cron", limits.CRON), minutes=window.required("minutes", limits.WINDOW_MINUTES))
+    result = Window(
+        cron=window.required("cron", limits.CRON),
+        minutes=window.required("minutes", limits.WINDOW_MINUTES),
+    )
     window.close()
     return result
 
@@ -502,7 +686,9 @@ def _window(rollout: Section) -> Window | None:
 # Gates
 
 
-def _gates(rollout: Section, names: Sequence[str] | None, sizes: Mapping[str, int]) -> dict[str, Gate]:
+def _gates(
+    rollout: Section, names: Sequence[str] | None, sizes: Mapping[str, int]
+) -> dict[str, Gate]:
     """Gates by ring, also the default ones, held against the ring's size where it is known.
 
     `names` is None where the fleet has mistakes, and then no ring is called unknown.
@@ -532,30 +718,46 @@ def _gate(gate: Section, size: int | None) -> Gate:
     )
     limit.close()
     gate.close()
-    if result.on_deadline == "advance" and result.deadline_minutes is None and gate.good("deadlineMinutes"):
-        gate.wrong("onDeadline", "does nothing without deadlineMinutes", "write deadlineMinutes: 1440")
+    if (
+        result.on_deadline == "advance"
+        and result.deadline_minutes is None
+        and gate.good("deadlineMinutes")
+    ):
+        gate.wrong(
+            "onDeadline", "does nothing without deadlineMinutes", "write deadlineMinutes: 1440"
+        )
     if size is not None:
         _within_size(gate, result, size)
     return result
 
 
 def _within_size(gate: Section, result: Gate, size: int) -> None:
-    """A least number above the ring's declared size can never be reached: nothing could pass, or nothing fail."""
+    """A least number above the ring's declared size can never be reached: nothing could pass, or
+    nothing fail."""
     ring = f"the ring has {size} declared device{'s' * (size > 1)}"
     if result.minimum_succeeded > size and gate.good("minimumSucceeded"):
         fix = f"write minimumSucceeded: {size} or less"
-        gate.note(gate.place("minimumSucceeded"), str(result.minimum_succeeded), f"{ring}: it could never pass", fix)
+        gate.note(
+            gate.place("minimumSucceeded"),
+            str(result.minimum_succeeded),
+            f"{ring}: it could never pass",
+            fix,
+        )
     limit = result.failure_limit
     if limit.minimum > size and gate.good("failureLimit"):
         fix = f"write failureLimit: {{percent: {limit.percent:g}, minimum: {size}}}"
         gate.note(
-            gate.place("failureLimit.minimum"), str(limit.minimum), f"{ring}: it could never fail, so this is no brake", fix
+            gate.place("failureLimit.minimum"),
+            str(limit.minimum),
+            f"{ring}: it could never fail, so this is no brake",
+            fix,
         )
 
 
 def _alarms(gate: Section) -> tuple[AlarmGate, ...]:
     allowed = (
-        f"must be a list of at most {limits.MAX_ALARMS} objects of name and action (ten rings' fit DescribeAlarms: 100 names)"
+        f"must be a list of at most {limits.MAX_ALARMS} objects of name and action (ten rings' fit"
+        " DescribeAlarms: 100 names)"
     )
     example = f'{{name: "{limits.ALARM_NAME.example}", action: hold}}'
     alarms = []
@@ -565,10 +767,15 @@ def _alarms(gate: Section) -> tuple[AlarmGate, ...]:
         if own != name and own not in naming.GATE_ALARMS:
             row.wrong(
                 "name",
-                f"is not an alarm of this stack that a gate can watch: {near(own, naming.GATE_ALARMS)}",
+                "is not an alarm of this stack that a gate can watch:"
+                f" {near(own, naming.GATE_ALARMS)}",
                 f"write {example}",
             )
-        alarms.append(AlarmGate(name=name, action=row.optional("action", limits.ALARM_ACTION, AlarmGate.action)))
+        alarms.append(
+            AlarmGate(
+                name=name, action=row.optional("action", limits.ALARM_ACTION, AlarmGate.action)
+            )
+        )
         row.close()
     if len(alarms) > limits.MAX_ALARMS:
         gate.note(gate.place("alarms"), f"{len(alarms)} alarms", allowed, "remove some")

@@ -1,4 +1,5 @@
-"""What the controller's modules share: where it works, its clients, and how AWS's answers are read."""
+"""What the controller's modules share: where it works, its clients, and how AWS's answers are
+read."""
 
 from __future__ import annotations
 
@@ -13,7 +14,12 @@ from botocore.exceptions import ClientError
 from rollout.document import rollback_group
 from rollout.state import Names
 
-RETRIES = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=20, max_pool_connections=16)
+RETRIES = Config(
+    retries={"mode": "standard", "max_attempts": 5},
+    connect_timeout=5,
+    read_timeout=20,
+    max_pool_connections=16,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +41,16 @@ class Setup:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Setup:
         return cls(
-            bucket=env["BUCKET"], fleet_group=env["FLEET_GROUP"], ring_groups=json.loads(env["RING_GROUPS"]),
-            presign_role=env["PRESIGN_ROLE_ARN"], signing_keys=json.loads(env["SIGNING_KEY_ARNS"]),
-            manifest_sha256=env["MANIFEST_SHA256"], region=env["AWS_REGION"], dns_suffix=env["DNS_SUFFIX"],
+            bucket=env["BUCKET"],
+            fleet_group=env["FLEET_GROUP"],
+            ring_groups=json.loads(env["RING_GROUPS"]),
+            presign_role=env["PRESIGN_ROLE_ARN"],
+            signing_keys=json.loads(env["SIGNING_KEY_ARNS"]),
+            manifest_sha256=env["MANIFEST_SHA256"],
+            region=env["AWS_REGION"],
+            dns_suffix=env["DNS_SUFFIX"],
             names=Names(suffix=env["SUFFIX"], channel=env["CHANNEL"]),
-        )  # fmt: skip
+        )
 
     def rollback_group(self, sequence: int) -> str:
         return rollback_group(self.fleet_group, self.names.channel, sequence)
@@ -50,7 +61,8 @@ class Clients:
 
     def __init__(self, session: Any) -> None:
         self.s3, self.kms, self.iot, self.cloudwatch = (
-            session.client(service, config=RETRIES) for service in ("s3", "kms", "iot", "cloudwatch")
+            session.client(service, config=RETRIES)
+            for service in ("s3", "kms", "iot", "cloudwatch")
         )
 
 
@@ -70,7 +82,8 @@ def pages(call: Any, key: str, **parameters: Any) -> Iterator[Any]:
 
 
 def get_object(clients: Clients, bucket: str, key: str) -> tuple[bytes, str] | None:
-    """An object's bytes and ETag; None when there is none (the role may list the bucket, so AWS says 404, not 403)."""
+    """An object's bytes and ETag; None when there is none (the role may list the bucket, so AWS
+    says 404, not 403)."""
     try:
         answer = clients.s3.get_object(Bucket=bucket, Key=key)
     except ClientError as error:
@@ -81,9 +94,14 @@ def get_object(clients: Clients, bucket: str, key: str) -> tuple[bytes, str] | N
 
 
 def tolerant(call: Any, **parameters: Any) -> None:
-    """Makes a call whose aim may have been reached already: the job has ended, the thing or the group is gone."""
+    """Makes a call whose aim may have been reached already: the job has ended, the thing or the
+    group is gone."""
     try:
         call(**parameters)
     except ClientError as error:
-        if error_code(error) not in ("InvalidRequestException", "ResourceNotFoundException", "InvalidStateTransitionException"):
+        if error_code(error) not in (
+            "InvalidRequestException",
+            "ResourceNotFoundException",
+            "InvalidStateTransitionException",
+        ):
             raise

@@ -1,8 +1,9 @@
 """The rollout controller, an AWS Lambda function: looks, decides, remembers, acts.
 
-Each run reads the jobs, the manifest, `control.json` and `state.json`, lets `rollout.decide` say what should be, writes that with
-If-Match, and only if that write won makes the calls that are missing. A run that is killed, late, or not alone is safe: the
-next one sees what is there and goes on.
+Each run reads the jobs, the manifest, `control.json` and `state.json`, lets `rollout.decide` say
+what should be, writes that with If-Match, and only if that write won makes the calls that are
+missing. A run that is killed, late, or not alone is safe: the next one sees what is there and goes
+on.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from rollout.trust import Distrusted, check_age
 
 NAMESPACE = "IotOta"
 ENROLLED_A_RUN = 5000
-"""Devices put into a rollback's group in one run: AddThingToThingGroup takes 100 a second, a run comes every minute."""
+"""Devices put into a rollback's group in one run: AddThingToThingGroup takes 100 a second, a run
+comes every minute."""
 NOT_WANTED = {"reasonCode": "NOT_WANTED", "comment": "ended by the rollout controller"}
 
 
 def handler(event: Any, _context: Any) -> dict[str, Any]:
-    """Lambda's entry. `{"tf": {"action": "delete"}}` comes from `pulumi destroy`; everything else is a reason to look."""
+    """Lambda's entry. `{"tf": {"action": "delete"}}` comes from `pulumi destroy`; everything else
+    is a reason to look."""
     controller = Controller(Setup.from_env(os.environ), clients())
     action = (event.get("tf") or {}).get("action") if isinstance(event, dict) else None
     if action == "delete":
@@ -52,7 +55,8 @@ def handler(event: Any, _context: Any) -> dict[str, Any]:
 
 @cache
 def clients() -> Clients:
-    """Made once for as long as Lambda keeps the function warm: making them costs more than a run that finds nothing to do."""
+    """Made once for as long as Lambda keeps the function warm: making them costs more than a run
+    that finds nothing to do."""
     return Clients(boto3.Session())
 
 
@@ -62,8 +66,10 @@ class Controller:
         self.view, self.memory = View(setup, clients), Memory(setup, clients)
 
     def run(self, now: float) -> dict[str, Any]:
-        """Looks, decides, remembers, acts; returns what happened in a few words. The time is in seconds since 1970."""
-        # Before the state is read: what a newer run makes after that is not mistaken for a stray of an older state.
+        """Looks, decides, remembers, acts; returns what happened in a few words. The time is in
+        seconds since 1970."""
+        # Before the state is read: what a newer run makes after that is not mistaken for a stray of
+        # an older state.
         live, groups = self.view.live_jobs(), self.view.rollback_groups()
         manifest, problem = self.view.manifest()
         control = self.view.control()
@@ -71,41 +77,66 @@ class Controller:
             before, etag = self._state(live, control, now)
         except Distrusted as distrusted:
             self._measure({"Heartbeat": 1, "ManifestRefused": 1, "Held": 1}, {})
-            return {"outcome": "distrusted", "kind": "halted", "halt": distrusted.halt, "waiting": distrusted.why}
+            return {
+                "outcome": "distrusted",
+                "kind": "halted",
+                "halt": distrusted.halt,
+                "waiting": distrusted.why,
+            }
         observed = self.view.observe(before, manifest, problem, control, live, groups)
         after = decide(manifest, before, observed, now, self.names)
-        answer = {"sequence": after.sequence, "kind": after.waiting.kind, "waiting": after.waiting.text}
+        answer = {
+            "sequence": after.sequence,
+            "kind": after.waiting.kind,
+            "waiting": after.waiting.text,
+        }
         try:
             if after != before or etag is None:
                 self.memory.save(after, etag)
-            done = [self._do(action, after, manifest) for action in act.actions(after, observed, self.names)]
+            done = [
+                self._do(action, after, manifest)
+                for action in act.actions(after, observed, self.names)
+            ]
         except Lost:
             return {"outcome": "lost", **answer}
         self._tell(after, observed, now)
         return {"outcome": "done", **answer, "did": [text for text in done if text]}
 
     def end(self) -> dict[str, Any]:
-        """Ends every live job of the channel, running executions too, and its rollback groups: the stack is going away."""
+        """Ends every live job of the channel, running executions too, and its rollback groups: the
+        stack is going away."""
         jobs = sorted(self.view.live_jobs())
         for job in jobs:
-            tolerant(self.clients.iot.cancel_job, jobId=job, force=True, reasonCode="STACK_DESTROYED")
-        groups = [self.setup.rollback_group(sequence) for sequence in sorted(self.view.rollback_groups())]
+            tolerant(
+                self.clients.iot.cancel_job, jobId=job, force=True, reasonCode="STACK_DESTROYED"
+            )
+        groups = [
+            self.setup.rollback_group(sequence) for sequence in sorted(self.view.rollback_groups())
+        ]
         for group in groups:
             self.clients.iot.delete_thing_group(thingGroupName=group)
         return {"outcome": "ended", "jobs": jobs, "groups": groups}
 
-    def _state(self, live: Mapping[str, Job], control: Control, now: float) -> tuple[State, str | None]:
-        """The newest state that this controller signed, and its ETag. Raises Distrusted when that cannot be told."""
+    def _state(
+        self, live: Mapping[str, Job], control: Control, now: float
+    ) -> tuple[State, str | None]:
+        """The newest state that this controller signed, and its ETag. Raises Distrusted when that
+        cannot be told."""
         try:
             state, etag = self.memory.load()
-            sequences = [self.names.sequence(job) or 0 for job in live] if state else self.view.sequences()
+            sequences = (
+                [self.names.sequence(job) or 0 for job in live] if state else self.view.sequences()
+            )
             check_age(state, sequences)
         except Distrusted as distrusted:
             resume = control.resume
             if resume is None or resume.halt != distrusted.halt:
                 raise
             why = f"{resume.order.by} started afresh ({distrusted.why}): {resume.order.why}"
-            fresh = State(sequence=max(self.view.sequences(), default=0), decisions=(Event(at=now, what="recovered", why=why),))
+            fresh = State(
+                sequence=max(self.view.sequences(), default=0),
+                decisions=(Event(at=now, what="recovered", why=why),),
+            )
             return fresh, self.memory.etag()
         return state or State(), etag
 
@@ -117,7 +148,9 @@ class Controller:
                 tolerant(self.clients.iot.cancel_job, jobId=action.job, **NOT_WANTED)
                 return f"cancelled {action.job}"
             case act.Create():
-                return self._create(action, state.candidate.manifest if state.candidate else manifest)
+                return self._create(
+                    action, state.candidate.manifest if state.candidate else manifest
+                )
             case act.Disarm():
                 self._disarm(action.job)
                 return f"disarmed {action.job}"
@@ -131,7 +164,9 @@ class Controller:
     def _create(self, action: act.Create, manifest: Manifest | None) -> str:
         name = self.names.job(action.ring, action.offer.sequence)
         try:
-            self.clients.iot.create_job(jobId=name, **self._job_request(action, manifest or Manifest))
+            self.clients.iot.create_job(
+                jobId=name, **self._job_request(action, manifest or Manifest)
+            )
         except ClientError as error:
             if error_code(error) != "ResourceAlreadyExistsException":
                 raise
@@ -142,29 +177,50 @@ class Controller:
             raise Lost
         return f"created {name}"
 
-    def _job_request(self, action: act.Create, settings: Manifest | type[Manifest]) -> dict[str, Any]:
+    def _job_request(
+        self, action: act.Create, settings: Manifest | type[Manifest]
+    ) -> dict[str, Any]:
         setup, offer = self.setup, action.offer
-        claims = statement(self.names.channel, offer.firmware, offer.sequence, downgrade=offer.downgrade)
+        claims = statement(
+            self.names.channel, offer.firmware, offer.sequence, downgrade=offer.downgrade
+        )
         signed = signing_input(RELEASE_TYPE, setup.signing_keys[0], claims)
         url = artifact_url(setup.bucket, setup.region, setup.dns_suffix, offer.firmware.key)
         request = {
             "targets": [self._target(action)],
             "targetSelection": "CONTINUOUS",
             "document": job_document(jws(signed, self.memory.sign(signed)), url),
-            "description": f"{offer.firmware.version} for ring {action.ring} of channel {self.names.channel}",
-            "presignedUrlConfig": {"roleArn": setup.presign_role, "expiresInSec": settings.presigned_url_seconds},
+            "description": (
+                f"{offer.firmware.version} for ring {action.ring} of channel {self.names.channel}"
+            ),
+            "presignedUrlConfig": {
+                "roleArn": setup.presign_role,
+                "expiresInSec": settings.presigned_url_seconds,
+            },
             "timeoutConfig": {"inProgressTimeoutInMinutes": settings.in_progress_timeout_minutes},
         }
         if action.proving:
-            request |= {"jobExecutionsRolloutConfig": _pace(settings.pace), "abortConfig": _abort(settings)}
+            request |= {
+                "jobExecutionsRolloutConfig": _pace(settings.pace),
+                "abortConfig": _abort(settings),
+            }
         return request
 
     def _target(self, action: act.Create) -> str:
-        return self._rollback_target(action.offer.sequence) if action.ring == RESERVED else self.setup.ring_groups[action.ring]
+        return (
+            self._rollback_target(action.offer.sequence)
+            if action.ring == RESERVED
+            else self.setup.ring_groups[action.ring]
+        )
 
     def _rollback_target(self, sequence: int) -> str:
-        """The ARN of the rollback's group, which is made where it is not there yet (the call may be repeated)."""
-        properties = {"thingGroupDescription": f"Devices that return to the last good release of {self.names.channel}"}
+        """The ARN of the rollback's group, which is made where it is not there yet (the call may be
+        repeated)."""
+        properties = {
+            "thingGroupDescription": (
+                f"Devices that return to the last good release of {self.names.channel}"
+            )
+        }
         answer = self.clients.iot.create_thing_group(
             thingGroupName=self.setup.rollback_group(sequence), thingGroupProperties=properties
         )
@@ -172,11 +228,15 @@ class Controller:
 
     def _enroll(self, action: act.Enroll) -> str | None:
         self._rollback_target(action.sequence)
-        missing = sorted(self.view.exposed(action.exposing) - self.view.members(action.sequence))[:ENROLLED_A_RUN]
+        missing = sorted(self.view.exposed(action.exposing) - self.view.members(action.sequence))[
+            :ENROLLED_A_RUN
+        ]
         group = self.setup.rollback_group(action.sequence)
 
         def add(thing: str) -> None:
-            tolerant(self.clients.iot.add_thing_to_thing_group, thingGroupName=group, thingName=thing)
+            tolerant(
+                self.clients.iot.add_thing_to_thing_group, thingGroupName=group, thingName=thing
+            )
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(add, missing))
@@ -184,7 +244,12 @@ class Controller:
 
     def _disarm(self, job: str) -> None:
         criteria = [
-            {"failureType": kind, "action": "CANCEL", "thresholdPercentage": 100.0, "minNumberOfExecutedThings": DISARMED}
+            {
+                "failureType": kind,
+                "action": "CANCEL",
+                "thresholdPercentage": 100.0,
+                "minNumberOfExecutedThings": DISARMED,
+            }
             for kind in ("FAILED", "TIMED_OUT")
         ]
         tolerant(self.clients.iot.update_job, jobId=job, abortConfig={"criteriaList": criteria})
@@ -204,11 +269,17 @@ class Controller:
         offers: dict[str, Offer] = dict(state.stable)
         if state.candidate:
             offers |= {ring: progress.offer for ring, progress in state.candidate.rings.items()}
-        jobs = {ring: observed.jobs.get(self.names.job(ring, offer.sequence)) for ring, offer in offers.items()}
+        jobs = {
+            ring: observed.jobs.get(self.names.job(ring, offer.sequence))
+            for ring, offer in offers.items()
+        }
         self._measure(channel, {ring: job.counts for ring, job in jobs.items() if job})
 
     def _measure(self, channel: Mapping[str, float], rings: Mapping[str, Counts]) -> None:
-        own = [{"Name": "Suffix", "Value": self.names.suffix}, {"Name": "Channel", "Value": self.names.channel}]
+        own = [
+            {"Name": "Suffix", "Value": self.names.suffix},
+            {"Name": "Channel", "Value": self.names.channel},
+        ]
         data = [_datum(name, value, own) for name, value in channel.items()]
         for ring, counts in sorted(rings.items()):
             where = [*own, {"Name": "Ring", "Value": ring}]
@@ -234,7 +305,9 @@ def _ring_values(counts: Counts) -> dict[str, int]:
 def _pace(pace: Pace) -> dict[str, Any]:
     if pace.base_per_minute is None:
         return {"maximumPerMinute": pace.maximum_per_minute}
-    increase = {"notified": "numberOfNotifiedThings", "succeeded": "numberOfSucceededThings"}[pace.increase_on]
+    increase = {"notified": "numberOfNotifiedThings", "succeeded": "numberOfSucceededThings"}[
+        pace.increase_on
+    ]
     return {
         "maximumPerMinute": pace.maximum_per_minute,
         "exponentialRate": {

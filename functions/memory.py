@@ -1,4 +1,5 @@
-"""The controller's memory: `state.json`, signed with the channel's key, written only with If-Match."""
+"""The controller's memory: `state.json`, signed with the channel's key, written only with
+If-Match."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Memory:
         self.key = state_key(setup.names.channel)
 
     def load(self) -> tuple[State | None, str | None]:
-        """The state and its ETag; none where there is no object. Raises Distrusted unless this controller signed it."""
+        """The state and its ETag; none where there is no object. Raises Distrusted unless this
+        controller signed it."""
         found = get_object(self.clients, self.setup.bucket, self.key)
         if found is None:
             return None, None
@@ -36,23 +38,37 @@ class Memory:
         return found[1] if found else None
 
     def save(self, state: State, etag: str | None) -> None:
-        """Writes the state in place of the one with this ETag. Raises Lost when that is no longer there."""
+        """Writes the state in place of the one with this ETag. Raises Lost when that is no longer
+        there."""
         body = encode(state)
         signed = signing_input(STATE_TYPE, self.setup.signing_keys[0], body)
         header, _, signature = jws(signed, self.sign(signed)).split(".")
-        text = json.dumps({"state": body, "jws": f"{header}..{signature}"}, indent=1)  # detached: RFC 7515, appendix F
+        text = json.dumps(
+            {"state": body, "jws": f"{header}..{signature}"}, indent=1
+        )  # detached: RFC 7515, appendix F
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
             self.clients.s3.put_object(
-                Bucket=self.setup.bucket, Key=self.key, Body=text.encode(), ContentType="application/json", **condition
+                Bucket=self.setup.bucket,
+                Key=self.key,
+                Body=text.encode(),
+                ContentType="application/json",
+                **condition,
             )
         except ClientError as error:
-            if error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"):
+            if error_code(error) in (
+                "PreconditionFailed",
+                "ConditionalRequestConflict",
+                "NoSuchKey",
+                "412",
+                "409",
+            ):
                 raise Lost from error
             raise
 
     def sign(self, signed: str) -> bytes:
-        """KMS's DER signature over a JWS signing input, made with the first of the channel's keys."""
+        """KMS's DER signature over a JWS signing input, made with the first of the channel's
+        keys."""
         answer = self.clients.kms.sign(**_kms(self.setup.signing_keys[0], signed))
         return bytes(answer["Signature"])
 
@@ -68,4 +84,9 @@ class Memory:
 
 def _kms(key: str, signed: str) -> dict[str, Any]:
     digest = bytes.fromhex(sha256(signed))
-    return {"KeyId": key, "Message": digest, "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
+    return {
+        "KeyId": key,
+        "Message": digest,
+        "MessageType": "DIGEST",
+        "SigningAlgorithm": "ECDSA_SHA_256",
+    }

@@ -26,7 +26,8 @@ class View:
         self._exposed: dict[str, set[str]] = {}
 
     def manifest(self) -> tuple[Manifest | None, str | None]:
-        """The manifest, only if it is byte for byte the one that `pulumi up` announced; else None and why."""
+        """The manifest, only if it is byte for byte the one that `pulumi up` announced; else None
+        and why."""
         found = get_object(self.clients, self.setup.bucket, manifest_key(self.names.channel))
         if found is None:
             return None, "there is no manifest yet"
@@ -45,7 +46,11 @@ class View:
         try:
             return decode_text(Control, found[0])
         except DecodeError as error:
-            return Control(halted=Order(by="the controller", at=0.0, why=f"control.json is unreadable: {error}"))
+            return Control(
+                halted=Order(
+                    by="the controller", at=0.0, why=f"control.json is unreadable: {error}"
+                )
+            )
 
     def live_jobs(self) -> dict[str, Job]:
         """The channel's jobs that are not over, by id; without their counts."""
@@ -57,13 +62,23 @@ class View:
         return found
 
     def sequences(self) -> list[int]:
-        """The sequences of all jobs of the channel that IoT still knows, ended ones too. Reads the whole account's list."""
+        """The sequences of all jobs of the channel that IoT still knows, ended ones too. Reads the
+        whole account's list."""
         jobs = pages(self.clients.iot.list_jobs, "jobs", maxResults=PAGE)
-        return [sequence for item in jobs if (sequence := self.names.sequence(item["jobId"])) is not None]
+        return [
+            sequence
+            for item in jobs
+            if (sequence := self.names.sequence(item["jobId"])) is not None
+        ]
 
     def rollback_groups(self) -> frozenset[int]:
         prefix = rollback_group(self.setup.fleet_group, self.names.channel, 0).removesuffix("0")
-        groups = pages(self.clients.iot.list_thing_groups, "thingGroups", namePrefixFilter=prefix, maxResults=PAGE)
+        groups = pages(
+            self.clients.iot.list_thing_groups,
+            "thingGroups",
+            namePrefixFilter=prefix,
+            maxResults=PAGE,
+        )
         tails = [item["groupName"].removeprefix(prefix) for item in groups]
         return frozenset(int(tail) for tail in tails if tail.isdigit())
 
@@ -84,7 +99,11 @@ class View:
         members, exposed = set[str](), set[str]()
         if rollback and rollback.done_at is None:
             exposed = self.exposed(rollback.exposing)
-            members = self.members(rollback.offer.sequence) if rollback.offer.sequence in groups else members
+            members = (
+                self.members(rollback.offer.sequence)
+                if rollback.offer.sequence in groups
+                else members
+            )
         return Observed(
             jobs={**live, **self._known_jobs(state)},
             alarms=self._alarms(sorted(alarms)),
@@ -101,10 +120,15 @@ class View:
         """The jobs that the state names, whatever has become of them."""
         offers = [(ring, offer.sequence) for ring, offer in state.stable.items()]
         if state.candidate:
-            offers += [(ring, progress.offer.sequence) for ring, progress in state.candidate.rings.items()]
+            offers += [
+                (ring, progress.offer.sequence) for ring, progress in state.candidate.rings.items()
+            ]
         names = [self.names.job(ring, sequence) for ring, sequence in offers]
         if state.rollback:
-            names += [self.names.job(RESERVED, state.rollback.offer.sequence), *state.rollback.exposing]
+            names += [
+                self.names.job(RESERVED, state.rollback.offer.sequence),
+                *state.rollback.exposing,
+            ]
         return {name: job for name in dict.fromkeys(names) if (job := self._job(name))}
 
     def _job(self, name: str) -> Job | None:
@@ -122,18 +146,25 @@ class View:
         for start in range(0, len(full), ALARMS_A_CALL):
             asked = sorted(full)[start : start + ALARMS_A_CALL]
             answer = self.clients.cloudwatch.describe_alarms(
-                AlarmNames=asked, AlarmTypes=["MetricAlarm", "CompositeAlarm"], MaxRecords=ALARMS_A_CALL
+                AlarmNames=asked,
+                AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+                MaxRecords=ALARMS_A_CALL,
             )
             for alarm in [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]:
                 since = alarm.get("StateTransitionedTimestamp") or alarm["StateUpdatedTimestamp"]
-                found[full[alarm["AlarmName"]]] = Alarm(state=alarm["StateValue"], since=since.timestamp())
+                found[full[alarm["AlarmName"]]] = Alarm(
+                    state=alarm["StateValue"], since=since.timestamp()
+                )
         return found
 
     def _image_problem(self, firmware: Firmware) -> str | None:
-        """Whether the artifact lies in the bucket with the promised size and SHA-256 (S3 keeps the checksum of the object)."""
+        """Whether the artifact lies in the bucket with the promised size and SHA-256 (S3 keeps the
+        checksum of the object)."""
         place = f"s3://{self.setup.bucket}/{firmware.key}"
         try:
-            head = self.clients.s3.head_object(Bucket=self.setup.bucket, Key=firmware.key, ChecksumMode="ENABLED")
+            head = self.clients.s3.head_object(
+                Bucket=self.setup.bucket, Key=firmware.key, ChecksumMode="ENABLED"
+            )
         except ClientError as error:
             if error_code(error) in ("404", "NoSuchKey"):
                 return f"the image {place} is missing"
@@ -152,16 +183,22 @@ class View:
         things: set[str] = set()
         for job in jobs:
             if job not in self._exposed:
-                self._exposed[job] = set().union(*(self._executions(job, status) for status in EXPOSED))
+                self._exposed[job] = set().union(
+                    *(self._executions(job, status) for status in EXPOSED)
+                )
             things |= self._exposed[job]
         return things
 
     def _executions(self, job: str, status: str) -> set[str]:
         call = self.clients.iot.list_job_executions_for_job
         try:
-            found = list(pages(call, "executionSummaries", jobId=job, status=status, maxResults=PAGE))
+            found = list(
+                pages(call, "executionSummaries", jobId=job, status=status, maxResults=PAGE)
+            )
         except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":  # killed before CreateJob, or deleted by hand
+            if (
+                error_code(error) == "ResourceNotFoundException"
+            ):  # killed before CreateJob, or deleted by hand
                 return set()
             raise
         return {item["thingArn"].rsplit("/", 1)[1] for item in found}
@@ -169,4 +206,8 @@ class View:
     def members(self, sequence: int) -> set[str]:
         """The things in a rollback's group."""
         call = self.clients.iot.list_things_in_thing_group
-        return set(pages(call, "things", thingGroupName=self.setup.rollback_group(sequence), maxResults=PAGE))
+        return set(
+            pages(
+                call, "things", thingGroupName=self.setup.rollback_group(sequence), maxResults=PAGE
+            )
+        )

@@ -32,8 +32,14 @@ CHANGES: dict[str, tuple[Callable[[Desk], int], str]] = {
     "pause": (brake.pause, "Hold the next ring; what is out goes on"),
     "resume": (brake.resume, "End a pause or a halt"),
     "approve": (orders.approve, "Say that a ring has proved the release"),
-    "halt": (brake.halt, "Stop the release being proved: also its jobs, also with the controller down"),
-    "rollback": (orders.rollback, "Take the release back: exposed devices return to the last good one"),
+    "halt": (
+        brake.halt,
+        "Stop the release being proved: also its jobs, also with the controller down",
+    ),
+    "rollback": (
+        orders.rollback,
+        "Take the release back: exposed devices return to the last good one",
+    ),
     "retry": (orders.retry, "Offer a ring, or the rollback, the same again"),
 }
 
@@ -41,37 +47,54 @@ CHANGES: dict[str, tuple[Callable[[Desk], int], str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a letter of somebody's reason still gets the rest
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal that lacks a letter of somebody's reason still gets the rest
     args = parser().parse_args(arguments)
     try:
         code = int(args.run(args))
         sys.stdout.flush()
         return code
     except (OpsError, ClientError, BotoCoreError) as error:
-        print(f"{args.command}: {error if isinstance(error, OpsError) else explain(error)}", file=sys.stderr)
+        print(
+            f"{args.command}: {error if isinstance(error, OpsError) else explain(error)}",
+            file=sys.stderr,
+        )
         return UNTOLD if args.command == "status" else REFUSED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python complains when it flushes at exit
         return REFUSED
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m ops", description="See and steer the rollout of a stack's channel.")
+    made = argparse.ArgumentParser(
+        prog="python -m ops", description="See and steer the rollout of a stack's channel."
+    )
     add_arguments(made)
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (change, text) in CHANGES.items():
-        command = commands.add_parser(name, help=text, description=f"{text}. Says what will happen, and asks.")
+        command = commands.add_parser(
+            name, help=text, description=f"{text}. Says what will happen, and asks."
+        )
         _add_change_arguments(command, name)
         command.set_defaults(run=_change, change=change)
-    status = commands.add_parser("status", help="Show what a person needs to know; exit 0: fine, 1: needed, 2: cannot tell")
+    status = commands.add_parser(
+        "status", help="Show what a person needs to know; exit 0: fine, 1: needed, 2: cannot tell"
+    )
     status.add_argument("--json", action="store_true", help="as JSON")
-    status.add_argument("--watch", action="store_true", help=f"again every {REFRESH_SECONDS:g} s, until interrupted")
+    status.add_argument(
+        "--watch", action="store_true", help=f"again every {REFRESH_SECONDS:g} s, until interrupted"
+    )
     status.set_defaults(run=_status)
     device = commands.add_parser("device", help="Show one device: what it runs, its jobs, why")
-    device.add_argument("thing", metavar="THING", help="a thing's name, or a declared device's serial")
+    device.add_argument(
+        "thing", metavar="THING", help="a thing's name, or a declared device's serial"
+    )
     device.add_argument("--json", action="store_true", help="as JSON")
     device.set_defaults(run=_device)
     for command in (status, device):
@@ -83,15 +106,24 @@ def parser() -> argparse.ArgumentParser:
 def _add_change_arguments(command: argparse.ArgumentParser, name: str) -> None:
     add_arguments(command)
     command.add_argument("--yes", action="store_true", help="do not ask")
-    command.add_argument("--why", metavar="TEXT", help="the reason, which is recorded; asked for when missing")
+    command.add_argument(
+        "--why", metavar="TEXT", help="the reason, which is recorded; asked for when missing"
+    )
     if name == "approve":
         command.add_argument("ring", metavar="RING")
     if name == "retry":
         command.add_argument("ring", metavar="RING|rollback")
     if name == "rollback":
-        command.add_argument("version", metavar="VERSION", nargs="?", help="refuse unless it is this version that goes back")
+        command.add_argument(
+            "version",
+            metavar="VERSION",
+            nargs="?",
+            help="refuse unless it is this version that goes back",
+        )
     if name == "resume":
-        command.add_argument("--replace", action="store_true", help="replace a control.json that cannot be read")
+        command.add_argument(
+            "--replace", action="store_true", help="replace a control.json that cannot be read"
+        )
 
 
 def _open(args: argparse.Namespace) -> tuple[Channel, str]:
@@ -118,7 +150,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _watch(reporter: Reporter, as_json: bool) -> int:
-    """Shows the report again and again; one that cannot be had says why, and the next one is tried."""
+    """Shows the report again and again; one that cannot be had says why, and the next one is
+    tried."""
     console, code = Console(), UNTOLD
     try:
         if as_json:
@@ -126,7 +159,12 @@ def _watch(reporter: Reporter, as_json: bool) -> int:
                 print(json.dumps(report := reporter.report(time.time())), flush=True)
                 code = int(report["code"])
                 time.sleep(REFRESH_SECONDS)
-        with Live(console=console, screen=console.is_terminal, auto_refresh=False, vertical_overflow="crop") as live:
+        with Live(
+            console=console,
+            screen=console.is_terminal,
+            auto_refresh=False,
+            vertical_overflow="crop",
+        ) as live:
             while True:
                 try:
                     report = reporter.report(time.time())

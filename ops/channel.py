@@ -1,4 +1,5 @@
-"""A channel as the operator reaches it: its orders, the controller's memory, its jobs, alarms and devices."""
+"""A channel as the operator reaches it: its orders, the controller's memory, its jobs, alarms and
+devices."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ HEARTBEAT_SECONDS = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """control.json and its ETag. With a `problem` it is unreadable, which the controller takes for a halt."""
+    """control.json and its ETag. With a `problem` it is unreadable, which the controller takes for
+    a halt."""
 
     control: Control
     etag: str | None
@@ -72,8 +74,11 @@ class Channel:
         except DecodeError as error:
             return Orders(control=Control(), etag=etag, problem=clean(str(error)))
 
-    def change(self, change: Callable[[Control], Control], *, replace_unreadable: bool = False) -> Control:
-        """Applies the change to control.json, again where somebody else changed it meanwhile; raises OpsError in the end."""
+    def change(
+        self, change: Callable[[Control], Control], *, replace_unreadable: bool = False
+    ) -> Control:
+        """Applies the change to control.json, again where somebody else changed it meanwhile;
+        raises OpsError in the end."""
         for _ in range(ATTEMPTS):
             orders = self.orders()
             if orders.problem and not replace_unreadable:
@@ -83,24 +88,37 @@ class Channel:
                 return control
             if self._write(control, orders.etag):
                 return control
-        raise OpsError(f"control.json was changed by others {ATTEMPTS} times while this was to be written: try again")
+        raise OpsError(
+            f"control.json was changed by others {ATTEMPTS} times while this was to be written: try"
+            " again"
+        )
 
     def _write(self, control: Control, etag: str | None) -> bool:
         text = json.dumps(encode(control), indent=1)
         decode_text(Control, text)
         try:
             self.client("s3").put_object(
-                Bucket=self.stack.bucket, Key=control_key(self.stack.channel), Body=text.encode(), ContentType="application/json",
+                Bucket=self.stack.bucket,
+                Key=control_key(self.stack.channel),
+                Body=text.encode(),
+                ContentType="application/json",
                 **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"}),
-            )  # fmt: skip
+            )
         except ClientError as error:
-            if code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409"):
+            if code(error) in (
+                "PreconditionFailed",
+                "ConditionalRequestConflict",
+                "NoSuchKey",
+                "412",
+                "409",
+            ):
                 return False
             raise
         return True
 
     def memory(self, live: Sequence[str]) -> Memory:
-        """The controller's memory, measured against the live jobs, which must have been read before it."""
+        """The controller's memory, measured against the live jobs, which must have been read before
+        it."""
         found = self._object(state_key(self.stack.channel))
         changed_at = found[2] if found else None
         try:
@@ -113,9 +131,12 @@ class Channel:
     def _verified(self, key: str, signed: str, der_signature: bytes) -> bool:
         try:
             self.client("kms").verify(
-                KeyId=key, Message=bytes.fromhex(sha256(signed)), MessageType="DIGEST",
-                SigningAlgorithm="ECDSA_SHA_256", Signature=der_signature,
-            )  # fmt: skip
+                KeyId=key,
+                Message=bytes.fromhex(sha256(signed)),
+                MessageType="DIGEST",
+                SigningAlgorithm="ECDSA_SHA_256",
+                Signature=der_signature,
+            )
         except ClientError as error:
             if code(error) != "KMSInvalidSignatureException":
                 raise
@@ -161,30 +182,43 @@ class Channel:
         return {name: Job.of(job) for name in dict.fromkeys(names) if (job := self.describe(name))}
 
     def cancel(self, name: str, why: str) -> bool:
-        """CancelJob, not forced: what a device has begun goes on. False when the job had ended already."""
+        """CancelJob, not forced: what a device has begun goes on. False when the job had ended
+        already."""
         try:
             self.client("iot").cancel_job(jobId=name, reasonCode=OPERATOR_HALT, comment=why)
         except ClientError as error:
-            if code(error) in ("InvalidRequestException", "ResourceNotFoundException", "InvalidStateTransitionException"):
+            if code(error) in (
+                "InvalidRequestException",
+                "ResourceNotFoundException",
+                "InvalidStateTransitionException",
+            ):
                 return False
             raise
         return True
 
     def executions(self, job: str, status: str, limit: int) -> list[tuple[str, int]]:
-        """Things, with the number of the execution, that are in this status of the job: at most `limit` (1 to 250) of them."""
+        """Things, with the number of the execution, that are in this status of the job: at most
+        `limit` (1 to 250) of them."""
         try:
-            answer = self.client("iot").list_job_executions_for_job(jobId=job, status=status, maxResults=limit)
+            answer = self.client("iot").list_job_executions_for_job(
+                jobId=job, status=status, maxResults=limit
+            )
         except ClientError as error:
             if code(error) == "ResourceNotFoundException":
                 return []
             raise
         found = answer["executionSummaries"][:limit]
-        return [(item["thingArn"].rsplit("/", 1)[1], item["jobExecutionSummary"]["executionNumber"]) for item in found]
+        return [
+            (item["thingArn"].rsplit("/", 1)[1], item["jobExecutionSummary"]["executionNumber"])
+            for item in found
+        ]
 
     def details(self, job: str, thing: str, number: int) -> dict[str, str]:
         """The statusDetails that the device gave; empty where it gave none."""
         try:
-            answer = self.client("iot").describe_job_execution(jobId=job, thingName=thing, executionNumber=number)
+            answer = self.client("iot").describe_job_execution(
+                jobId=job, thingName=thing, executionNumber=number
+            )
         except ClientError as error:
             if code(error) == "ResourceNotFoundException":
                 return {}
@@ -199,29 +233,42 @@ class Channel:
         wanted, found = sorted(set(names)), dict[str, Alarm]()
         for start in range(0, len(wanted), ALARMS_A_CALL):
             answer = self.client("cloudwatch").describe_alarms(
-                AlarmNames=wanted[start : start + ALARMS_A_CALL], AlarmTypes=["MetricAlarm", "CompositeAlarm"],
+                AlarmNames=wanted[start : start + ALARMS_A_CALL],
+                AlarmTypes=["MetricAlarm", "CompositeAlarm"],
                 MaxRecords=ALARMS_A_CALL,
-            )  # fmt: skip
+            )
             for alarm in [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]:
                 at = alarm.get("StateTransitionedTimestamp") or alarm["StateUpdatedTimestamp"]
                 found[alarm["AlarmName"]] = Alarm(state=alarm["StateValue"], since=at.timestamp())
         return found
 
     def heartbeat(self, now: float) -> float | None:
-        """The minute of the controller's last run (seconds since 1970), if it ran in the last hour: its own metric."""
+        """The minute of the controller's last run (seconds since 1970), if it ran in the last hour:
+        its own metric."""
         answer = self.client("cloudwatch").get_metric_statistics(
-            Namespace="IotOta", MetricName="Heartbeat", StartTime=int(now) - HEARTBEAT_SECONDS, EndTime=int(now) + 60, Period=60,
+            Namespace="IotOta",
+            MetricName="Heartbeat",
+            StartTime=int(now) - HEARTBEAT_SECONDS,
+            EndTime=int(now) + 60,
+            Period=60,
             Statistics=["Sum"],
-            Dimensions=[{"Name": "Suffix", "Value": self.stack.suffix}, {"Name": "Channel", "Value": self.stack.channel}],
-        )  # fmt: skip
+            Dimensions=[
+                {"Name": "Suffix", "Value": self.stack.suffix},
+                {"Name": "Channel", "Value": self.stack.channel},
+            ],
+        )
         return max((point["Timestamp"].timestamp() for point in answer["Datapoints"]), default=None)
 
     def caller(self) -> str:
-        """The caller's ARN. Raises OpsError when the credentials are another account's than the stack's."""
+        """The caller's ARN. Raises OpsError when the credentials are another account's than the
+        stack's."""
         answer = self.client("sts").get_caller_identity()
         account = self.stack.signing_keys[0].split(":")[4]
         if answer["Account"] != account:
-            raise OpsError(f"you are signed in to account {answer['Account']}, the stack is in {account}: check AWS_PROFILE")
+            raise OpsError(
+                f"you are signed in to account {answer['Account']}, the stack is in {account}:"
+                " check AWS_PROFILE"
+            )
         return str(answer["Arn"])
 
     def pages(self, call: Any, key: str, **parameters: Any) -> Iterator[Any]:
@@ -236,6 +283,7 @@ class Channel:
 
 def unreadable(stack: Stack, problem: str) -> str:
     return (
-        f"control.json is unreadable ({problem}), which the controller takes for a halt; it was left as it is. "
-        f"`{stack.command('resume --replace')}` writes a new one in its place (the bucket keeps the old version)"
+        f"control.json is unreadable ({problem}), which the controller takes for a halt; it was"
+        f" left as it is. `{stack.command('resume --replace')}` writes a new one in its place (the"
+        " bucket keeps the old version)"
     )

@@ -20,13 +20,16 @@ SHOWN_JOBS = 10
 
 
 def device_report(channel: Channel, name: str) -> dict[str, Any]:
-    """What is known of a thing, or of the declared device with this serial. Raises OpsError when there is no such thing."""
+    """What is known of a thing, or of the declared device with this serial. Raises OpsError when
+    there is no such thing."""
     stack = channel.stack
     thing = stack.devices.get(name, name)
     groups = _groups(channel, thing, name)
     rings = [ring for ring, group in stack.ring_groups.items() if group in groups]
     prefix = rollback_group(stack.fleet_group, stack.channel, 0).removesuffix("0")
-    rollbacks = sorted(int(group.removeprefix(prefix)) for group in groups if group.startswith(prefix))
+    rollbacks = sorted(
+        int(group.removeprefix(prefix)) for group in groups if group.startswith(prefix)
+    )
     memory = channel.memory(channel.live_jobs())
     report = {
         "thing": thing,
@@ -45,7 +48,11 @@ def _groups(channel: Channel, thing: str, name: str) -> set[str]:
     except ClientError as error:
         if code(error) != "ResourceNotFoundException":
             raise
-        known = f"; the stack's declared devices are {', '.join(sorted(channel.stack.devices))}" if channel.stack.devices else ""
+        known = (
+            f"; the stack's declared devices are {', '.join(sorted(channel.stack.devices))}"
+            if channel.stack.devices
+            else ""
+        )
         raise OpsError(f"there is no thing {name} in {channel.stack.region}{known}") from error
     return {group["groupName"] for group in answer["thingGroups"]}
 
@@ -63,11 +70,20 @@ def _shadow(channel: Channel, thing: str) -> dict[str, Any] | None:
     firmware = reported.get("firmware") if isinstance(reported, dict) else None
     if not isinstance(firmware, dict):
         return None
-    at = document.get("metadata", {}).get("reported", {}).get("firmware", {}).get("version", {}).get("timestamp")
+    at = (
+        document.get("metadata", {})
+        .get("reported", {})
+        .get("firmware", {})
+        .get("version", {})
+        .get("timestamp")
+    )
     return {
-        "version": clean(str(firmware.get("version"))), "sha256": clean(str(firmware.get("sha256"))),
-        "sequence": firmware.get("sequence"), "hardware": clean(str(reported.get("hardware"))), "at": at,
-    }  # fmt: skip
+        "version": clean(str(firmware.get("version"))),
+        "sha256": clean(str(firmware.get("sha256"))),
+        "sequence": firmware.get("sequence"),
+        "hardware": clean(str(reported.get("hardware"))),
+        "at": at,
+    }
 
 
 def _should_run(memory: Memory, ring: str | None, rollbacks: list[int]) -> dict[str, Any] | None:
@@ -77,10 +93,22 @@ def _should_run(memory: Memory, ring: str | None, rollbacks: list[int]) -> dict[
         return None
     progress = state.candidate.rings.get(ring) if state.candidate else None
     offer = progress.offer if progress else state.stable.get(ring)
-    back = state.rollback.offer if state.rollback and state.rollback.offer.sequence in rollbacks else None
+    back = (
+        state.rollback.offer
+        if state.rollback and state.rollback.offer.sequence in rollbacks
+        else None
+    )
     if back and (offer is None or back.sequence > offer.sequence):
         offer = back
-    return {"version": offer.firmware.version, "sha256": offer.firmware.sha256, "sequence": offer.sequence} if offer else None
+    return (
+        {
+            "version": offer.firmware.version,
+            "sha256": offer.firmware.sha256,
+            "sequence": offer.sequence,
+        }
+        if offer
+        else None
+    )
 
 
 def _jobs(channel: Channel, thing: str) -> list[dict[str, Any]]:
@@ -96,9 +124,14 @@ def _jobs(channel: Channel, thing: str) -> list[dict[str, Any]]:
 def _job(channel: Channel, thing: str, item: dict[str, Any]) -> dict[str, Any]:
     summary, name = item["jobExecutionSummary"], str(item["jobId"])
     details = channel.details(name, thing, summary["executionNumber"])
-    times = {key: summary[key].timestamp() if key in summary else None for key in ("queuedAt", "startedAt", "lastUpdatedAt")}
+    times = {
+        key: summary[key].timestamp() if key in summary else None
+        for key in ("queuedAt", "startedAt", "lastUpdatedAt")
+    }
     status = str(summary["status"])
-    over = status in ("FAILED", "TIMED_OUT", "REJECTED", "SUCCEEDED") and (status != "SUCCEEDED" or "reason" in details)
+    over = status in ("FAILED", "TIMED_OUT", "REJECTED", "SUCCEEDED") and (
+        status != "SUCCEEDED" or "reason" in details
+    )
     return {
         "job": name,
         "ring": name.removeprefix(channel.names.prefix).rsplit("-", 1)[0],
@@ -124,10 +157,19 @@ def _why(report: dict[str, Any], memory: Memory) -> list[str]:
         said.append(f"it runs {runs['version']}, as it should" if same else _differs(report))
     state = memory.state or State()
     for sequence in report["rollbacks"]:
-        rollback = state.rollback if state.rollback and state.rollback.offer.sequence == sequence else None
-        what = f" to {rollback.offer.firmware.version}, after {rollback.failed} failed" if rollback else ""
+        rollback = (
+            state.rollback if state.rollback and state.rollback.offer.sequence == sequence else None
+        )
+        what = (
+            f" to {rollback.offer.firmware.version}, after {rollback.failed} failed"
+            if rollback
+            else ""
+        )
         does = "brought" if rollback and rollback.done_at is not None else "brings"
-        said.append(f"it was exposed to a release that was taken back; {RESERVED}-{sequence} {does} it back{what}")
+        said.append(
+            f"it was exposed to a release that was taken back; {RESERVED}-{sequence} {does} it"
+            f" back{what}"
+        )
     return said
 
 
@@ -135,7 +177,10 @@ def _differs(report: dict[str, Any]) -> str:
     runs, should = report["reported"], report["shouldRun"]
     job = next((job for job in report["jobs"] if job["sequence"] == should["sequence"]), None)
     if job is None:
-        return f"it runs {runs['version']}, it should run {should['version']}; AWS has not given it that job"
+        return (
+            f"it runs {runs['version']}, it should run {should['version']}; AWS has not given it"
+            " that job"
+        )
     words = {
         "QUEUED": "it has not taken the job: it is offline, or busy with another",
         "IN_PROGRESS": f"it is at it (step {job['details'].get('step', 'unknown')})",

@@ -13,17 +13,31 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedException", "403"})
-ENDED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
-UNKNOWN = frozenset({
-    "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-})  # fmt: skip
+DENIED = frozenset(
+    {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedException", "403"}
+)
+ENDED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+)
+UNKNOWN = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
 SERVICES = {
-    "DescribeAlarms": "cloudwatch", "GetMetricStatistics": "cloudwatch", "GetCallerIdentity": "sts", "GetObject": "s3",
-    "PutObject": "s3", "Verify": "kms",
-}  # fmt: skip
-"""Operations that this command line calls outside IoT, for the name of the permission that a call needs."""
+    "DescribeAlarms": "cloudwatch",
+    "GetMetricStatistics": "cloudwatch",
+    "GetCallerIdentity": "sts",
+    "GetObject": "s3",
+    "PutObject": "s3",
+    "Verify": "kms",
+}
+"""Operations that this command line calls outside IoT, for the name of the permission that a call
+needs."""
 
 
 class OpsError(Exception):
@@ -39,7 +53,10 @@ def explain(error: ClientError | BotoCoreError) -> str:
     if isinstance(error, ClientError):
         return _explain_answer(error)
     if isinstance(error, SSOError | TokenRetrievalError):
-        return f"the sign-in to AWS has ended: sign in again, for example with `aws sso login` ({error})"
+        return (
+            "the sign-in to AWS has ended: sign in again, for example with `aws sso login`"
+            f" ({error})"
+        )
     if isinstance(error, NoCredentialsError | CredentialRetrievalError):
         return f"no AWS credentials: sign in, or set AWS_PROFILE ({error})"
     if isinstance(error, ConnectionError | HTTPClientError):
@@ -54,13 +71,22 @@ def _explain_answer(error: ClientError) -> str:
     if what in ENDED:
         return f"the sign-in to AWS has ended: sign in again ({error.operation_name}: {said})"
     if what in UNKNOWN:
-        return f"AWS does not know these credentials: check AWS_PROFILE and the access key ({error.operation_name}: {said})"
+        return (
+            "AWS does not know these credentials: check AWS_PROFILE and the access key"
+            f" ({error.operation_name}: {said})"
+        )
     if what == "NoSuchBucket":
-        return "the stack's bucket does not exist: are these the outputs of a stack that still stands?"
+        return (
+            "the stack's bucket does not exist: are these the outputs of a stack that still stands?"
+        )
     return f"AWS answered {error.operation_name} with {what}: {said}"
 
 
 def permission(error: ClientError) -> str:
     """The IAM action that the refused call needs."""
     name = f"{SERVICES.get(error.operation_name, 'iot')}:{error.operation_name}"
-    return f"{name} (and s3:ListBucket: without it a missing object looks forbidden)" if name == "s3:GetObject" else name
+    return (
+        f"{name} (and s3:ListBucket: without it a missing object looks forbidden)"
+        if name == "s3:GetObject"
+        else name
+    )

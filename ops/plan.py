@@ -1,6 +1,8 @@
-"""`python -m ops plan`: what a release will do, from the stack file alone; no AWS, no Pulumi CLI. docs/planning.md explains it.
+"""`python -m ops plan`: what a release will do, from the stack file alone; no AWS, no Pulumi CLI.
+docs/planning.md explains it.
 
-The one command here that reads the stack's configuration, and so the only one that imports `components`.
+The one command here that reads the stack's configuration, and so the only one that imports
+`components`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,18 @@ from typing import TYPE_CHECKING, Any
 from ops.errors import OpsError
 from ops.words import length
 from rollout.codec import encode
-from rollout.plan import PRICES, RUN_SECONDS, Bad, Comparison, Course, Line, Plan, compare, plan, total
+from rollout.plan import (
+    PRICES,
+    RUN_SECONDS,
+    Bad,
+    Comparison,
+    Course,
+    Line,
+    Plan,
+    compare,
+    plan,
+    total,
+)
 from rollout.release import Manifest
 from rollout.simulation import Fleet, Point, Simulation, sizes
 
@@ -35,25 +48,74 @@ PLOTS = (".png", ".svg", ".pdf")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Registers the command; `run` is its function, which returns 0 where the release would pass its last ring, else 1."""
+    """Registers the command; `run` is its function, which returns 0 where the release would pass
+    its last ring, else 1."""
     text = "Foretell a rollout from its stack file: times, exposure, rollback, cost, limits"
-    command = subparsers.add_parser("plan", help=text, description=f"{text}. Exit 1: the release would not pass its last ring.")
+    command = subparsers.add_parser(
+        "plan", help=text, description=f"{text}. Exit 1: the release would not pass its last ring."
+    )
     source = command.add_mutually_exclusive_group()
-    source.add_argument("--stack", "-s", metavar="NAME", default=argparse.SUPPRESS, help="reads Pulumi.NAME.yaml")
-    source.add_argument("--file", type=Path, metavar="FILE", help="another stack file, such as docs/examples/canary.yaml")
-    command.add_argument("--devices", type=_count, metavar="N", help=f"fleet size (the declared devices, or {UNDECLARED:,})")
-    command.add_argument(
-        "--failure-rate", type=_share, metavar="P", default=0.0, help="share that fails though the release is good"
+    source.add_argument(
+        "--stack", "-s", metavar="NAME", default=argparse.SUPPRESS, help="reads Pulumi.NAME.yaml"
     )
-    command.add_argument("--offline", type=_share, metavar="P", default=0.0, help="share that is offline, back over three days")
-    command.add_argument("--rejects", type=_share, metavar="P", default=0.0, help="share that answers REJECTED: not for me")
-    command.add_argument("--joins-per-day", type=_count, metavar="N", default=0, help="new devices a day")
-    command.add_argument(
-        "--update-minutes", type=_span, metavar="N-M", default=Fleet.update_minutes, help="an update takes (4-6)"
+    source.add_argument(
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="another stack file, such as docs/examples/canary.yaml",
     )
-    command.add_argument("--approval-minutes", type=_count, metavar="N", default=0, help="a person takes to approve (0)")
-    command.add_argument("--scenarios", action="store_true", help="ten scenarios under these settings and the public recipe's")
-    command.add_argument("--plot", type=Path, metavar="FILE", help="draws the devices over time: .png, .svg or .pdf")
+    command.add_argument(
+        "--devices",
+        type=_count,
+        metavar="N",
+        help=f"fleet size (the declared devices, or {UNDECLARED:,})",
+    )
+    command.add_argument(
+        "--failure-rate",
+        type=_share,
+        metavar="P",
+        default=0.0,
+        help="share that fails though the release is good",
+    )
+    command.add_argument(
+        "--offline",
+        type=_share,
+        metavar="P",
+        default=0.0,
+        help="share that is offline, back over three days",
+    )
+    command.add_argument(
+        "--rejects",
+        type=_share,
+        metavar="P",
+        default=0.0,
+        help="share that answers REJECTED: not for me",
+    )
+    command.add_argument(
+        "--joins-per-day", type=_count, metavar="N", default=0, help="new devices a day"
+    )
+    command.add_argument(
+        "--update-minutes",
+        type=_span,
+        metavar="N-M",
+        default=Fleet.update_minutes,
+        help="an update takes (4-6)",
+    )
+    command.add_argument(
+        "--approval-minutes",
+        type=_count,
+        metavar="N",
+        default=0,
+        help="a person takes to approve (0)",
+    )
+    command.add_argument(
+        "--scenarios",
+        action="store_true",
+        help="ten scenarios under these settings and the public recipe's",
+    )
+    command.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draws the devices over time: .png, .svg or .pdf"
+    )
     shape = command.add_mutually_exclusive_group()
     shape.add_argument("--markdown", action="store_true", help="for a pull request")
     shape.add_argument("--json", action="store_true", help="as JSON")
@@ -80,7 +142,9 @@ def _span(text: str) -> tuple[int, int]:
     low, _, high = text.partition("-")
     span = int(low), int(high or low)
     if not 1 <= span[0] <= span[1]:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes from 1, or two such as 4-6")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of minutes from 1, or two such as 4-6"
+        )
     return span
 
 
@@ -92,10 +156,16 @@ def run(args: argparse.Namespace) -> int:
     fleet = _fleet(args, settings)
     if args.scenarios:
         found = compare(settings.manifest, fleet)
-        _show(args, {"stack": name, "scenarios": encode(found)}, lambda: scenario_tables(name, settings.manifest, fleet, found))
+        _show(
+            args,
+            {"stack": name, "scenarios": encode(found)},
+            lambda: scenario_tables(name, settings.manifest, fleet, found),
+        )
         return 0
     made, good, bad = plan(settings.manifest, fleet)
-    _show(args, {"stack": name, "plan": encode(made)}, lambda: tables(name, settings.manifest, made))
+    _show(
+        args, {"stack": name, "plan": encode(made)}, lambda: tables(name, settings.manifest, made)
+    )
     if args.plot:
         draw(args.plot, f"{made.version} on {name}, {made.good.devices:,} devices", good, bad, made)
     return 0 if made.good.end == "good" else 1
@@ -109,12 +179,16 @@ def _stack_file(args: argparse.Namespace) -> tuple[str, Path]:
         return args.file.stem, args.file
     name = getattr(args, "stack", None)
     if not name:
-        raise OpsError("which stack? --stack prod reads Pulumi.prod.yaml, --file docs/examples/canary.yaml another file")
+        raise OpsError(
+            "which stack? --stack prod reads Pulumi.prod.yaml, --file docs/examples/canary.yaml"
+            " another file"
+        )
     return name, ROOT / f"Pulumi.{name}.yaml"
 
 
 def read_stack(path: Path, root: Path = ROOT) -> Settings:
-    """The settings in a stack file, read as the program reads them. Raises OpsError with every mistake.
+    """The settings in a stack file, read as the program reads them. Raises OpsError with every
+    mistake.
 
     `root` is the folder that image and CSR paths are relative to.
     """
@@ -124,7 +198,10 @@ def read_stack(path: Path, root: Path = ROOT) -> Settings:
         config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise OpsError(f"{path.name} cannot be read: {error}") from error
-    text = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in config.items()}
+    text = {
+        key: value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in config.items()
+    }
     return contextvars.copy_context().run(_load, text, root)
 
 
@@ -146,10 +223,15 @@ def _fleet(args: argparse.Namespace, settings: Settings) -> Fleet:
     if args.failure_rate + args.rejects > 1:
         raise OpsError("--failure-rate and --rejects together are more than the fleet")
     return Fleet(
-        devices=args.devices if args.devices is not None else (declared.total() or UNDECLARED), sizes=known,
-        failing=args.failure_rate, rejecting=args.rejects, offline=args.offline, joins_per_day=args.joins_per_day,
-        update_minutes=args.update_minutes, approval_minutes=args.approval_minutes,
-    )  # fmt: skip
+        devices=args.devices if args.devices is not None else (declared.total() or UNDECLARED),
+        sizes=known,
+        failing=args.failure_rate,
+        rejecting=args.rejects,
+        offline=args.offline,
+        joins_per_day=args.joins_per_day,
+        update_minutes=args.update_minutes,
+        approval_minutes=args.approval_minutes,
+    )
 
 
 # Tables
@@ -172,17 +254,32 @@ def tables(name: str, manifest: Manifest, made: Plan) -> list[Table]:
 def _rings(name: str, manifest: Manifest, made: Plan) -> Table:
     good = made.good
     rows = [
-        [ring.name, f"{ring.size:,}", _at(ring.started), _at(ring.passed), _between(ring.started, ring.passed)]
+        [
+            ring.name,
+            f"{ring.size:,}",
+            _at(ring.started),
+            _at(ring.passed),
+            _between(ring.started, ring.passed),
+        ]
         for ring in good.rings
     ]
-    end = f"Every ring has passed after {_at(good.released)}." if good.end == "good" else f"**It does not pass**: {good.waiting}."
+    end = (
+        f"Every ring has passed after {_at(good.released)}."
+        if good.end == "good"
+        else f"**It does not pass**: {good.waiting}."
+    )
     asked = [ring.name for ring in manifest.rings if ring.gate.approval]
     wait = made.assumed.approval_minutes
     when = f"after {_time(wait)}" if wait else "at once"
-    approvals = [f"A person must approve {' and '.join(asked)}: taken to happen {when}."] if asked else []
+    approvals = (
+        [f"A person must approve {' and '.join(asked)}: taken to happen {when}."] if asked else []
+    )
     title = f"{made.version} on {name}, channel {made.channel}, {good.devices:,} devices"
     return Table(
-        title, ("ring", "devices", "starts after", "ends after", "takes"), rows, [end, *approvals, _assumed(made.assumed)]
+        title,
+        ("ring", "devices", "starts after", "ends after", "takes"),
+        rows,
+        [end, *approvals, _assumed(made.assumed)],
     )
 
 
@@ -191,7 +288,11 @@ def _assumed(fleet: Fleet) -> str:
     said = [f"an update takes {low} to {high} min", f"a cancel {fleet.cancel_minutes} min"]
     said += [f"{fleet.failing:.1%} fail their self-test"] if fleet.failing else []
     said += [f"{fleet.rejecting:.1%} reject it"] if fleet.rejecting else []
-    said += [f"{fleet.offline:.0%} are offline and come back over {_time(fleet.back_until)}"] if fleet.offline else []
+    said += (
+        [f"{fleet.offline:.0%} are offline and come back over {_time(fleet.back_until)}"]
+        if fleet.offline
+        else []
+    )
     said += [f"{fleet.joins_per_day:,} join a day"] if fleet.joins_per_day else []
     return f"Assumed: {', '.join(said)}."
 
@@ -209,11 +310,19 @@ def _bad(bad: Iterable[Bad]) -> Table:
         "US dollars back",
     )
     notes = [
-        "Every device from that ring on fails its self-test, or begins and falls silent: dead, no rollback reaches it.",
+        (
+            "Every device from that ring on fails its self-test, or begins and falls silent: dead,"
+            " no rollback reaches it."
+        ),
         "The last line: nothing was seen, every ring passed, and a person orders the release back.",
-        "Exposed: began the new firmware, rings before included. At most: whatever the luck, if all are bad and online.",
-        "Stopped: from the ring's start, the controller's minute counted in; exposed counts the cancel's time too. "
-        "Back: from the stop, of those who answer.",
+        (
+            "Exposed: began the new firmware, rings before included. At most: whatever the luck, if"
+            " all are bad and online."
+        ),
+        (
+            "Stopped: from the ring's start, the controller's minute counted in; exposed counts the"
+            " cancel's time too. Back: from the stop, of those who answer."
+        ),
     ]
     return Table("If it turns out bad", columns, [_bad_row(one) for one in bad], notes)
 
@@ -222,9 +331,16 @@ def _bad_row(one: Bad) -> list[str]:
     course = one.course
     started = next((ring.started for ring in course.rings if ring.name == one.ring), None)
     return [
-        one.ring or "-", one.how, f"{course.exposed:,}", f"{one.bound:,}", _between(started, course.stopped), _back(course),
-        f"{course.bricked:,}", f"{course.returns:,}", _usd(course.returns_usd),
-    ]  # fmt: skip
+        one.ring or "-",
+        one.how,
+        f"{course.exposed:,}",
+        f"{one.bound:,}",
+        _between(started, course.stopped),
+        _back(course),
+        f"{course.bricked:,}",
+        f"{course.returns:,}",
+        _usd(course.returns_usd),
+    ]
 
 
 def _costs(made: Plan) -> Table:
@@ -234,8 +350,11 @@ def _costs(made: Plan) -> Table:
     rows.append(["**the stack, a month**", "", f"**{_usd(total(made.standing))}**"])
     sources = sorted({price.source for price in PRICES.values()})
     notes = [
-        "List prices, without free tiers and volume discounts: check them against the account's own. "
-        f"Not in it: log ingestion, topic rules, storage. A run of the controller is taken to last {RUN_SECONDS:g} s.",
+        (
+            "List prices, without free tiers and volume discounts: check them against the"
+            " account's own. Not in it: log ingestion, topic rules, storage. A run of the"
+            f" controller is taken to last {RUN_SECONDS:g} s."
+        ),
         f"Read from: {'; '.join(sources)}.",
     ]
     return Table("Cost", ("item", "quantity", "US dollars"), rows, notes)
@@ -247,7 +366,13 @@ def _quantity(line: Line) -> str:
 
 def _limits(made: Plan) -> Table:
     rows = [
-        [limit.what, f"{limit.value:,g}", f"{limit.limit:,g}", "yes" if limit.kept else "**no**", limit.source]
+        [
+            limit.what,
+            f"{limit.value:,g}",
+            f"{limit.limit:,g}",
+            "yes" if limit.kept else "**no**",
+            limit.source,
+        ]
         for limit in made.limits
     ]
     over = (
@@ -255,32 +380,62 @@ def _limits(made: Plan) -> Table:
         if any(not x.kept for x in made.limits)
         else []
     )
-    return Table("Limits, in this release and in the bad ones", ("what", "here", "limit", "kept", "whose"), rows, over)
+    return Table(
+        "Limits, in this release and in the bad ones",
+        ("what", "here", "limit", "kept", "whose"),
+        rows,
+        over,
+    )
 
 
-def scenario_tables(name: str, manifest: Manifest, fleet: Fleet, found: Iterable[Comparison]) -> list[Table]:
-    columns = ("scenario", "settings", "outcome", "exposed", "back after", "left bad or dead", "US dollars")
+def scenario_tables(
+    name: str, manifest: Manifest, fleet: Fleet, found: Iterable[Comparison]
+) -> list[Table]:
+    columns = (
+        "scenario",
+        "settings",
+        "outcome",
+        "exposed",
+        "back after",
+        "left bad or dead",
+        "US dollars",
+    )
     rows = []
     for one in found:
         rows.append([one.name, name, *_scenario_cells(one.ours, one.bad)])
         rows.append(["", "recipe", *_scenario_cells(one.recipe, one.bad)])
     notes = [
-        f"{name}: this stack's settings and its controller. recipe: one job, 10 devices a minute, stopped by IoT at 25 % FAILED "
-        "of at least 3, nobody who watches, nothing that rolls back; with this stack's time-out.",
-        "Exposed: began the release. Back: from the stop until the last exposed device that answers ran the old one again. "
-        "Left: run a release that should have been stopped, or died of it.",
+        (
+            f"{name}: this stack's settings and its controller. recipe: one job, 10 devices a"
+            " minute, stopped by IoT at 25 % FAILED of at least 3, nobody who watches, nothing"
+            " that rolls back; with this stack's time-out."
+        ),
+        (
+            "Exposed: began the release. Back: from the stop until the last exposed device that"
+            " answers ran the old one again. Left: run a release that should have been stopped, or"
+            " died of it."
+        ),
         _assumed(fleet),
     ]
-    return [Table(f"Scenarios, {sum(sizes(manifest, fleet).values()):,} devices", columns, rows, notes)]
+    return [
+        Table(f"Scenarios, {sum(sizes(manifest, fleet).values()):,} devices", columns, rows, notes)
+    ]
 
 
 def _scenario_cells(course: Course, bad: bool) -> list[str]:
     outcomes = {
-        "good": f"released after {_at(course.released)}", "stopped": f"stopped after {_at(course.stopped)}",
+        "good": f"released after {_at(course.released)}",
+        "stopped": f"stopped after {_at(course.stopped)}",
         "waiting": f"waits: {course.waiting}",
-    }  # fmt: skip
+    }
     left = course.left + course.bricked if bad else 0
-    return [outcomes[course.end], f"{course.exposed:,}", _back(course), f"{left:,}", _usd(course.usd)]
+    return [
+        outcomes[course.end],
+        f"{course.exposed:,}",
+        _back(course),
+        f"{left:,}",
+        _usd(course.usd),
+    ]
 
 
 def _back(course: Course) -> str:
@@ -321,7 +476,11 @@ def _show(args: argparse.Namespace, data: Any, made: Any) -> None:
 
 def markdown(table: Table) -> str:
     """A table for a pull request, as GitHub renders it."""
-    lines = [f"### {table.title}", "", *(_row(row) for row in (table.columns, ["---"] * len(table.columns), *table.rows))]
+    lines = [
+        f"### {table.title}",
+        "",
+        *(_row(row) for row in (table.columns, ["---"] * len(table.columns), *table.rows)),
+    ]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
 
 
@@ -340,9 +499,14 @@ def _print(shown: Iterable[Table]) -> None:
     for table in shown:
         drawn = Drawn(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
         for index, column in enumerate(table.columns):
-            drawn.add_column(column, justify="right" if index and _numbers(table, index) else "left")
+            drawn.add_column(
+                column, justify="right" if index and _numbers(table, index) else "left"
+            )
         for row in table.rows:
-            drawn.add_row(*(cell.replace("**", "") for cell in row), style="bold" if row[0].startswith("**") else None)
+            drawn.add_row(
+                *(cell.replace("**", "") for cell in row),
+                style="bold" if row[0].startswith("**") else None,
+            )
         console.print(drawn)
         for note in table.notes:
             console.print(note.replace("**", ""), markup=False, highlight=False)
@@ -350,11 +514,15 @@ def _print(shown: Iterable[Table]) -> None:
 
 
 def _numbers(table: Table, index: int) -> bool:
-    return all(row[index].strip("*")[:1].isdigit() or row[index] in ("", "-", "never") for row in table.rows)
+    return all(
+        row[index].strip("*")[:1].isdigit() or row[index] in ("", "-", "never")
+        for row in table.rows
+    )
 
 
 def draw(path: Path, title: str, good: Simulation, bad: Simulation, made: Plan) -> None:
-    """The devices over time: the release with its rings' starts and ends, and one that is bad from the first ring on."""
+    """The devices over time: the release with its rings' starts and ends, and one that is bad from
+    the first ring on."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="constrained")
@@ -363,17 +531,26 @@ def draw(path: Path, title: str, good: Simulation, bad: Simulation, made: Plan) 
     for ring in good.rings.values():
         if ring.started is not None:
             above.axvline(ring.started / 60, color="tab:grey", linestyle=":")
-            above.annotate(f" {ring.name}", (ring.started / 60, 1), xycoords=("data", "axes fraction"), va="top")
+            above.annotate(
+                f" {ring.name}",
+                (ring.started / 60, 1),
+                xycoords=("data", "axes fraction"),
+                va="top",
+            )
         if ring.passed is not None:
             above.axvline(ring.passed / 60, color="tab:green", linewidth=0.8)
-    above.set(title=f"{title}: rings start (dotted) and end (green)", xlabel="hours", ylabel="devices")
+    above.set(
+        title=f"{title}: rings start (dotted) and end (green)", xlabel="hours", ylabel="devices"
+    )
     _curve(below, bad.points, bad.minute, 1, "exposed", "exposed", "tab:orange")
     _curve(below, bad.points, bad.minute, 1, "updated", f"run {made.version}", "tab:blue")
     worst = made.bad[0]
     below.axhline(worst.bound, color="tab:red", linestyle="--", label="exposed at most")
     if worst.course.stopped is not None:
         below.axvline(worst.course.stopped, color="tab:red", linewidth=0.8, label="stopped")
-    below.set(title="if every device fails, from the first ring on", xlabel="minutes", ylabel="devices")
+    below.set(
+        title="if every device fails, from the first ring on", xlabel="minutes", ylabel="devices"
+    )
     for axes in (above, below):
         axes.legend(loc="lower right")
         axes.set_ylim(bottom=0)
@@ -383,7 +560,9 @@ def draw(path: Path, title: str, good: Simulation, bad: Simulation, made: Plan) 
         raise OpsError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _curve(axes: Axes, points: Sequence[Point], end: int, unit: int, what: str, label: str, color: str) -> None:
+def _curve(
+    axes: Axes, points: Sequence[Point], end: int, unit: int, what: str, label: str, color: str
+) -> None:
     minutes = [*(point.minute / unit for point in points), end / unit]
     heights = [getattr(point, what) for point in points]
     axes.step(minutes, [*heights, heights[-1]], where="post", label=label, color=color)

@@ -16,14 +16,22 @@ from ops.words import clean, devices, length, since, until, when
 BAR = 20
 """Characters of a ring's bar."""
 MARKS = {
-    "succeeded": ("█", "#", "green"), "failed": ("✗", "x", "red"), "timedOut": ("!", "!", "magenta"),
-    "inProgress": ("▒", "~", "yellow"), "queued": ("·", ".", "dim"), "rejected": ("r", "r", "blue"),
-}  # fmt: skip
+    "succeeded": ("█", "#", "green"),
+    "failed": ("✗", "x", "red"),
+    "timedOut": ("!", "!", "magenta"),
+    "inProgress": ("▒", "~", "yellow"),
+    "queued": ("·", ".", "dim"),
+    "rejected": ("r", "r", "blue"),
+}
 """By count: its mark in a bar, the mark where the terminal has only ASCII, its colour."""
 COUNTS = (
-    ("queued", "queued"), ("inProgress", "in progress"), ("succeeded", "succeeded"), ("failed", "failed"),
-    ("timedOut", "timed out"), ("rejected", "rejected"),
-)  # fmt: skip
+    ("queued", "queued"),
+    ("inProgress", "in progress"),
+    ("succeeded", "succeeded"),
+    ("failed", "failed"),
+    ("timedOut", "timed out"),
+    ("rejected", "rejected"),
+)
 VERDICTS = {FINE: ("Fine: nobody is needed.", "green"), NEEDED: ("A person is needed:", "bold red")}
 UNTOLD_VERDICT = ("Cannot tell: the controller has not run yet.", "yellow")
 
@@ -31,7 +39,13 @@ UNTOLD_VERDICT = ("Cannot tell: the controller has not run yet.", "yellow")
 def status(report: Mapping[str, Any], *, ascii_only: bool) -> RenderableType:
     """The whole report, for a terminal."""
     now = report["at"]
-    parts: list[RenderableType] = [_title(report), *_verdict(report), Text(), *_release(report, now), Text()]
+    parts: list[RenderableType] = [
+        _title(report),
+        *_verdict(report),
+        Text(),
+        *_release(report, now),
+        Text(),
+    ]
     parts += [_rings(report, ascii_only), _legend(ascii_only)]
     for heading, lines in (
         ("Gates", _gates(report, now)),
@@ -64,7 +78,10 @@ def _release(report: Mapping[str, Any], now: float) -> Iterator[Text]:
     release, manifest, waiting = report["release"], report["manifest"], report["waiting"]
     if release:
         begun = f", since {since(release['since'], now)}" if release["since"] else ""
-        yield Text(f"Release     {_named(release)}, {release['phase']}, sequence {release['sequence']}{begun}")
+        yield Text(
+            f"Release     {_named(release)}, {release['phase']}, sequence"
+            f" {release['sequence']}{begun}"
+        )
     else:
         yield Text("Release     none yet")
     if manifest["version"] and (release is None or manifest["sha256"] != release["sha256"]):
@@ -78,7 +95,10 @@ def _release(report: Mapping[str, Any], now: float) -> Iterator[Text]:
     back = report["previousGood"]
     yield Text(f"Last good   {_named(report['lastGood'])}; before it {_named(back)}")
     if report["halt"]:
-        yield Text(f"Halt        {report['halt']['id']}: {report['halt']['why']}. It ends with `{report['halt']['end']}`")
+        yield Text(
+            f"Halt        {report['halt']['id']}: {report['halt']['why']}. It ends with"
+            f" `{report['halt']['end']}`"
+        )
     yield Text(f"Controller  {_controller(report['controller'], now)}")
 
 
@@ -100,14 +120,19 @@ def _rings(report: Mapping[str, Any], ascii_only: bool) -> Table:
     for ring in report["rings"]:
         counts = ring["counts"]
         bar = _bar(counts or {}, ascii_only)
-        table.add_row(Text(ring["name"]), ring["phase"], Text(ring["version"] or "-"), bar, _figures(counts))
+        table.add_row(
+            Text(ring["name"]), ring["phase"], Text(ring["version"] or "-"), bar, _figures(counts)
+        )
     return table
 
 
 def _figures(counts: Mapping[str, int] | None) -> str:
     if counts is None:
         return "no job"
-    return ", ".join(f"{counts[key]} {title}" for key, title in COUNTS if counts[key]) or "no device yet"
+    return (
+        ", ".join(f"{counts[key]} {title}" for key, title in COUNTS if counts[key])
+        or "no device yet"
+    )
 
 
 def _bar(counts: Mapping[str, int], ascii_only: bool) -> Text:
@@ -116,7 +141,10 @@ def _bar(counts: Mapping[str, int], ascii_only: bool) -> Text:
     total, bar = sum(sizes.values()), Text()
     for key, size in sizes.items():
         mark, plain, style = MARKS[key]
-        bar.append((plain if ascii_only else mark) * (max(1, size * BAR // total) if size else 0), style=style)
+        bar.append(
+            (plain if ascii_only else mark) * (max(1, size * BAR // total) if size else 0),
+            style=style,
+        )
     bar.truncate(BAR + len(MARKS))
     return bar
 
@@ -136,16 +164,21 @@ def _gates(report: Mapping[str, Any], now: float) -> Iterator[str]:
         if ring["phase"] != "proving":
             continue
         failing = gate["failing"]
-        yield f"{ring['name']}: finished {_share(gate['coverage']['percent'])} of at least {gate['coverage']['wanted']:g} %, " + (
-            f"succeeded {_share(gate['success']['percent'])} of at least {gate['success']['wanted']:g} % and "
-            f"{gate['succeeded']['devices']} of at least {gate['succeeded']['wanted']}"
+        yield (
+            f"{ring['name']}: finished {_share(gate['coverage']['percent'])} of at least"
+            f" {gate['coverage']['wanted']:g} %, "
+            + f"succeeded {_share(gate['success']['percent'])} of at least"
+            f" {gate['success']['wanted']:g} % and {gate['succeeded']['devices']} of at least"
+            f" {gate['succeeded']['wanted']}"
         )
         yield (
-            f"  fails above {failing['limit']:g} % failed or timed out, once {failing['minimum']} have finished: now "
-            f"{_share(failing['percent'])}; {_soak(gate['soak'], now)}"
+            f"  fails above {failing['limit']:g} % failed or timed out, once {failing['minimum']}"
+            f" have finished: now {_share(failing['percent'])}; {_soak(gate['soak'], now)}"
         )
         if gate["approval"]["wanted"]:
-            yield f"  needs an approval: {'given' if gate['approval']['given'] else 'not given yet'}"
+            yield (
+                f"  needs an approval: {'given' if gate['approval']['given'] else 'not given yet'}"
+            )
         if gate["deadline"]:
             yield f"  deadline {when(gate['deadline'])}"
 
@@ -165,10 +198,15 @@ def _rollback(report: Mapping[str, Any], now: float) -> Iterator[str]:
     if back is None:
         return
     yield f"{back['from']} was taken back to {_named(back['to'])}: {back['why']}"
-    yield f"began {since(back['startedAt'], now)}" + (f"; ended {since(back['doneAt'], now)}" if back["doneAt"] else "; runs")
+    yield f"began {since(back['startedAt'], now)}" + (
+        f"; ended {since(back['doneAt'], now)}" if back["doneAt"] else "; runs"
+    )
     yield f"exposed devices: {_figures(back['exposed'])}"
     if back["wholeRings"]:
-        yield f"whole rings that go back: {', '.join(back['wholeRings'])}; in all {devices(back['back'])} are back"
+        yield (
+            f"whole rings that go back: {', '.join(back['wholeRings'])}; in all"
+            f" {devices(back['back'])} are back"
+        )
     if back["failing"]:
         yield f"FAILED on {devices(back['failing'])}"
 
@@ -181,14 +219,26 @@ def _orders(report: Mapping[str, Any]) -> Iterator[str]:
         if orders.get(word):
             yield f"{word} {_given(orders[word])}"
     for approval in orders["approvals"]:
-        yield f"ring {approval['ring']} approved for {approval['sha256'][:12]}... {_given(approval['order'])}"
+        yield (
+            f"ring {approval['ring']} approved for {approval['sha256'][:12]}..."
+            f" {_given(approval['order'])}"
+        )
     if orders.get("resume"):
         halt = orders["resume"]["halt"]
-        yield f"resumed{f' halt {clean(halt)}' if halt != NO_HALT else ''} {_given(orders['resume']['order'])}"
+        yield (
+            f"resumed{f' halt {clean(halt)}' if halt != NO_HALT else ''}"
+            f" {_given(orders['resume']['order'])}"
+        )
     if orders.get("retry"):
-        yield f"retry of {clean(orders['retry']['ring'])} {orders['retry']['sequence']} {_given(orders['retry']['order'])}"
+        yield (
+            f"retry of {clean(orders['retry']['ring'])} {orders['retry']['sequence']}"
+            f" {_given(orders['retry']['order'])}"
+        )
     if orders.get("rollback"):
-        yield f"rollback of {clean(orders['rollback']['sha256'])[:12]}... {_given(orders['rollback']['order'])}"
+        yield (
+            f"rollback of {clean(orders['rollback']['sha256'])[:12]}..."
+            f" {_given(orders['rollback']['order'])}"
+        )
 
 
 def _given(order: Mapping[str, Any]) -> str:
@@ -215,25 +265,41 @@ def _alarms(report: Mapping[str, Any]) -> Iterator[str]:
 def _decisions(report: Mapping[str, Any]) -> Iterator[str]:
     for event in report["decisions"]:
         about = " ".join(f"{word}" for word in (event.get("version"), event.get("ring")) if word)
-        yield f"{when(event['at'])}  {event['what']}{f' {about}' if about else ''}: {clean(event['why'])}"
+        yield (
+            f"{when(event['at'])}  {event['what']}{f' {about}' if about else ''}:"
+            f" {clean(event['why'])}"
+        )
 
 
 def device(report: Mapping[str, Any], now: float) -> RenderableType:
     """One device, for a terminal."""
     runs, should = report["reported"], report["shouldRun"]
-    lines = [Text(report["thing"], style="bold"), *(Text(f"  {sentence}") for sentence in report["why"])]
+    lines = [
+        Text(report["thing"], style="bold"),
+        *(Text(f"  {sentence}") for sentence in report["why"]),
+    ]
     lines.append(Text(f"Ring        {report['ring'] or 'none'}"))
     if runs:
         at = f", reported {since(runs['at'], now)}" if runs["at"] else ""
-        lines.append(Text(f"Runs        {_named(runs)}, sequence {runs['sequence']}, hardware {runs['hardware']}{at}"))
+        lines.append(
+            Text(
+                f"Runs        {_named(runs)}, sequence {runs['sequence']}, hardware"
+                f" {runs['hardware']}{at}"
+            )
+        )
     if should:
         lines.append(Text(f"Should run  {_named(should)}, sequence {should['sequence']}"))
-    lines.append(Text("Jobs, the newest first" if report["jobs"] else "Jobs        none", style="bold"))
+    lines.append(
+        Text("Jobs, the newest first" if report["jobs"] else "Jobs        none", style="bold")
+    )
     lines += [Text(f"  {line}") for job in report["jobs"] for line in _job(job, now)]
     return Group(*lines)
 
 
 def _job(job: Mapping[str, Any], now: float) -> Iterable[str]:
-    yield f"{job['job']}: {job['status']}, {since(job['lastUpdatedAt'] or now, now)}; {job['description']}"
+    yield (
+        f"{job['job']}: {job['status']}, {since(job['lastUpdatedAt'] or now, now)};"
+        f" {job['description']}"
+    )
     if job["why"]:
         yield f"  {job['why']}"

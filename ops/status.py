@@ -1,4 +1,5 @@
-"""What a person needs to know of a channel, as data: the report that `status --json` prints and `ops.show` draws.
+"""What a person needs to know of a channel, as data: the report that `status --json` prints and
+`ops.show` draws.
 
 Times are seconds since 1970. docs/operations.md lists the keys.
 """
@@ -34,7 +35,9 @@ FINE, NEEDED, UNTOLD = 0, 1, 2
 ENDS_WHEN = {
     "nothing": "a new release is deployed",
     "settling": "AWS has created the job and told every device of it; by itself",
-    "coverage": "enough devices have finished; offline ones come back, or the gate's deadline comes",
+    "coverage": (
+        "enough devices have finished; offline ones come back, or the gate's deadline comes"
+    ),
     "success": "enough of the devices that began have succeeded, or the ring fails",
     "least-number": "enough devices have succeeded",
     "soak": "the soak is over and the ring has stayed healthy; by itself",
@@ -80,7 +83,11 @@ class Reporter:
         heartbeat = self.channel.heartbeat(now)
         report: dict[str, Any] = {
             "at": now,
-            "stack": {"channel": self.stack.channel, "fleet": self.stack.fleet_group, "region": self.stack.region},
+            "stack": {
+                "channel": self.stack.channel,
+                "fleet": self.stack.fleet_group,
+                "region": self.stack.region,
+            },
             "release": _release(state),
             "manifest": _manifest(manifest, problem),
             "waiting": _waiting(memory),
@@ -107,17 +114,29 @@ class Reporter:
     def _named(self, state: State) -> list[str]:
         """The jobs that the state names and that matter to the report."""
         offers = list(state.stable.items())
-        offers += [(ring, progress.offer) for ring, progress in state.candidate.rings.items()] if state.candidate else []
+        offers += (
+            [(ring, progress.offer) for ring, progress in state.candidate.rings.items()]
+            if state.candidate
+            else []
+        )
         offers += [(RESERVED, state.rollback.offer)] if state.rollback else []
         failed = state.rollback.exposing if state.rollback else ()
-        return [*(self.names.job(ring, offer.sequence) for ring, offer in offers), *state.exposing, *failed]
+        return [
+            *(self.names.job(ring, offer.sequence) for ring, offer in offers),
+            *state.exposing,
+            *failed,
+        ]
 
-    def _ring(self, plan: RingPlan, state: State, orders: Orders, jobs: Mapping[str, Job]) -> dict[str, Any]:
+    def _ring(
+        self, plan: RingPlan, state: State, orders: Orders, jobs: Mapping[str, Job]
+    ) -> dict[str, Any]:
         progress = state.candidate.rings.get(plan.name) if state.candidate else None
         offer = progress.offer if progress else state.stable.get(plan.name)
         name = self.names.job(plan.name, offer.sequence) if offer else None
         job = jobs.get(name) if name else None
-        granted = bool(state.candidate and approved(state.candidate.manifest, orders.control, plan.name))
+        granted = bool(
+            state.candidate and approved(state.candidate.manifest, orders.control, plan.name)
+        )
         return {
             "name": plan.name,
             "percent": plan.percent,
@@ -130,11 +149,19 @@ class Reporter:
         }
 
     def _alarms(self, plans: tuple[RingPlan, ...]) -> list[dict[str, Any]]:
-        """The stack's own alarms and those that gates name; a missing one holds a ring, so it is listed."""
-        gates = {alarm_name(self.stack.fleet_group, gate.name): gate for plan in plans for gate in plan.gate.alarms}
+        """The stack's own alarms and those that gates name; a missing one holds a ring, so it is
+        listed."""
+        gates = {
+            alarm_name(self.stack.fleet_group, gate.name): gate
+            for plan in plans
+            for gate in plan.gate.alarms
+        }
         wanted = sorted({*self.stack.alarms.values(), *gates})
         found = self.channel.alarms(wanted)
-        return [_alarm(name, found.get(name), gates[name].action if name in gates else None) for name in wanted]
+        return [
+            _alarm(name, found.get(name), gates[name].action if name in gates else None)
+            for name in wanted
+        ]
 
     def _rollback(self, state: State, jobs: Mapping[str, Job], now: float) -> dict[str, Any] | None:
         rollback = state.rollback
@@ -142,7 +169,11 @@ class Reporter:
             return None
         observed = Observed(jobs=jobs)
         own = jobs.get(self.names.job(RESERVED, rollback.offer.sequence))
-        whole = [ring for ring, offer in state.stable.items() if offer.sequence == rollback.offer.sequence]
+        whole = [
+            ring
+            for ring, offer in state.stable.items()
+            if offer.sequence == rollback.offer.sequence
+        ]
         carrying = way_back(rollback, state.stable, observed, self.names)
         return {
             "from": rollback.failed,
@@ -161,7 +192,12 @@ class Reporter:
         """The halt of the controller's own that only a resume ends."""
         end = self.stack.command("resume")
         if memory.distrusted:
-            return {"id": memory.distrusted.halt, "why": clean(memory.distrusted.why), "at": None, "end": end}
+            return {
+                "id": memory.distrusted.halt,
+                "why": clean(memory.distrusted.why),
+                "at": None,
+                "end": end,
+            }
         halt = state.halt
         return {"id": halt.id, "why": clean(halt.why), "at": halt.at, "end": end} if halt else None
 
@@ -183,13 +219,19 @@ class Reporter:
             "devices": sum(count for _, _, count in places),
             "sampled": len(found),
             "reasons": [
-                {"reason": why, "devices": count, "examples": _examples(found, why)} for why, count in reasons.most_common()
+                {"reason": why, "devices": count, "examples": _examples(found, why)}
+                for why, count in reasons.most_common()
             ],
         }
 
     def _places(self, state: State, jobs: Mapping[str, Job]) -> list[tuple[str, str, int]]:
-        """Where devices failed: job, status and number, of the candidate and of the last rollback with what it took back."""
-        names = [self.names.job(r, p.offer.sequence) for r, p in state.candidate.rings.items()] if state.candidate else []
+        """Where devices failed: job, status and number, of the candidate and of the last rollback
+        with what it took back."""
+        names = (
+            [self.names.job(r, p.offer.sequence) for r, p in state.candidate.rings.items()]
+            if state.candidate
+            else []
+        )
         rejected = None
         if state.rollback:
             rejected = self.names.job(RESERVED, state.rollback.offer.sequence)
@@ -216,7 +258,11 @@ def reason(status: str, details: Mapping[str, str]) -> str:
     if said:
         return said if status in ("FAILED", "SUCCEEDED") else f"{word}: {said}"
     step = details.get("step")
-    return f"{word}, last heard of at step {step}" if step else f"{word}, and the device gave no reason"
+    return (
+        f"{word}, last heard of at step {step}"
+        if step
+        else f"{word}, and the device gave no reason"
+    )
 
 
 def _examples(found: list[Failure], why: str) -> list[str]:
@@ -225,18 +271,32 @@ def _examples(found: list[Failure], why: str) -> list[str]:
 
 def _plans(state: State, manifest: Manifest | None) -> tuple[RingPlan, ...]:
     current = state.candidate.manifest if state.candidate else manifest
-    return current.rings if current else tuple(RingPlan(name=ring, percent=0.0) for ring in state.stable)
+    return (
+        current.rings
+        if current
+        else tuple(RingPlan(name=ring, percent=0.0) for ring in state.stable)
+    )
 
 
 def _phase(state: State, progress: Progress | None, offer: Offer | None) -> str:
     if progress:
-        return "passed" if progress.passed_at is not None else "withdrawn" if progress.withdrawn else "proving"
+        return (
+            "passed"
+            if progress.passed_at is not None
+            else "withdrawn"
+            if progress.withdrawn
+            else "proving"
+        )
     if state.candidate:
         return "waiting"
     if offer is None:
         return "no job"
     rollback = state.rollback
-    back = rollback is not None and rollback.done_at is None and rollback.offer.sequence == offer.sequence
+    back = (
+        rollback is not None
+        and rollback.done_at is None
+        and rollback.offer.sequence == offer.sequence
+    )
     return "going back" if back else "last good"
 
 
@@ -245,14 +305,31 @@ def _gate(gate: Gate, progress: Progress | None, counts: Counts, granted: bool) 
     healthy, started = (progress.healthy_since, progress.started_at) if progress else (None, None)
     limit = gate.failure_limit
     return {
-        "coverage": {"percent": _percent(counts.finished, counts.size), "wanted": gate.coverage_percent},
-        "success": {"percent": _percent(counts.succeeded, counts.exposed), "wanted": gate.success_percent},
+        "coverage": {
+            "percent": _percent(counts.finished, counts.size),
+            "wanted": gate.coverage_percent,
+        },
+        "success": {
+            "percent": _percent(counts.succeeded, counts.exposed),
+            "wanted": gate.success_percent,
+        },
         "succeeded": {"devices": counts.succeeded, "wanted": gate.minimum_succeeded},
-        "failing": {"percent": _percent(counts.failing, counts.finished), "limit": limit.percent, "minimum": limit.minimum},
-        "soak": {"minutes": gate.soak_minutes, "until": None if healthy is None else healthy + gate.soak_minutes * 60},
+        "failing": {
+            "percent": _percent(counts.failing, counts.finished),
+            "limit": limit.percent,
+            "minimum": limit.minimum,
+        },
+        "soak": {
+            "minutes": gate.soak_minutes,
+            "until": None if healthy is None else healthy + gate.soak_minutes * 60,
+        },
         "alarms": [{"name": alarm.name, "action": alarm.action} for alarm in gate.alarms],
         "approval": {"wanted": gate.approval, "given": granted},
-        "deadline": None if started is None or gate.deadline_minutes is None else started + gate.deadline_minutes * 60,
+        "deadline": (
+            None
+            if started is None or gate.deadline_minutes is None
+            else started + gate.deadline_minutes * 60
+        ),
         "startedAt": started,
         "passedAt": progress.passed_at if progress else None,
     }
@@ -267,14 +344,28 @@ def _release(state: State) -> dict[str, Any] | None:
     if state.candidate:
         offers = [progress.offer.sequence for progress in state.candidate.rings.values()]
         started = [progress.started_at for progress in state.candidate.rings.values()]
-        extra = {"phase": "proving", "sequence": max(offers, default=None), "since": min(started, default=None)}
+        extra = {
+            "phase": "proving",
+            "sequence": max(offers, default=None),
+            "since": min(started, default=None),
+        }
         return {**(_firmware(state.candidate.firmware) or {}), **extra}
     good = state.last_good
     if good is None:
         return None
-    passed = [event.at for event in state.decisions if event.what == "last-good" and event.version == good.version]
-    sequences = [offer.sequence for offer in state.stable.values() if offer.firmware.sha256 == good.sha256]
-    extra = {"phase": "last good", "sequence": max(sequences, default=None), "since": max(passed, default=None)}
+    passed = [
+        event.at
+        for event in state.decisions
+        if event.what == "last-good" and event.version == good.version
+    ]
+    sequences = [
+        offer.sequence for offer in state.stable.values() if offer.firmware.sha256 == good.sha256
+    ]
+    extra = {
+        "phase": "last good",
+        "sequence": max(sequences, default=None),
+        "since": max(passed, default=None),
+    }
     return {**(_firmware(good) or {}), **extra}
 
 
@@ -285,7 +376,13 @@ def _firmware(firmware: Firmware | None) -> dict[str, Any] | None:
 def _manifest(manifest: Manifest | None, problem: str | None) -> dict[str, Any]:
     """What the stack file asks for."""
     if manifest is None:
-        return {"version": None, "sha256": None, "paused": None, "halted": None, "problem": clean(problem or "")}
+        return {
+            "version": None,
+            "sha256": None,
+            "paused": None,
+            "halted": None,
+            "problem": clean(problem or ""),
+        }
     asked = {"paused": manifest.paused, "halted": manifest.halted, "problem": None}
     return {**(_firmware(manifest.firmware) or {}), **asked}
 
@@ -294,41 +391,73 @@ def _waiting(memory: Memory) -> dict[str, Any]:
     """What the controller said that it waits for."""
     if memory.state is None:
         if memory.distrusted is None:
-            text, ends = "the controller's first run", "the controller has run: within a minute of the deployment"
+            text, ends = (
+                "the controller's first run",
+                "the controller has run: within a minute of the deployment",
+            )
             return {"kind": "nothing", "text": text, "ring": None, "until": None, "endsWhen": ends}
         text = f"{clean(memory.distrusted.why)}; waits for `resume`"
-        return {"kind": "halted", "text": text, "ring": None, "until": None, "endsWhen": ENDS_WHEN["halted"]}
+        return {
+            "kind": "halted",
+            "text": text,
+            "ring": None,
+            "until": None,
+            "endsWhen": ENDS_WHEN["halted"],
+        }
     waiting = memory.state.waiting
     return {
-        "kind": waiting.kind, "text": clean(waiting.text), "ring": waiting.ring, "until": waiting.until,
+        "kind": waiting.kind,
+        "text": clean(waiting.text),
+        "ring": waiting.ring,
+        "until": waiting.until,
         "endsWhen": ENDS_WHEN[waiting.kind],
-    }  # fmt: skip
+    }
 
 
 def _alarm(name: str, alarm: Alarm | None, action: str | None) -> dict[str, Any]:
     return {
-        "name": name, "state": alarm.state if alarm else "MISSING", "since": alarm.since if alarm else None, "gateAction": action,
-    }  # fmt: skip
+        "name": name,
+        "state": alarm.state if alarm else "MISSING",
+        "since": alarm.since if alarm else None,
+        "gateAction": action,
+    }
 
 
 def _needs(report: Mapping[str, Any], stack: Stack) -> list[str]:
     """Why a person is needed, and what they can do; empty when nobody is."""
-    waiting, manifest, orders, rollback = report["waiting"], report["manifest"], report["orders"], report["rollback"]
+    waiting, manifest, orders, rollback = (
+        report["waiting"],
+        report["manifest"],
+        report["orders"],
+        report["rollback"],
+    )
     resume = f"`{stack.command('resume')}`"
     needs = []
     if rollback and rollback["failing"]:
         retry = stack.command("retry rollback")
-        needs.append(f"the rollback failed on {rollback['failing']} devices: see the reasons, mend them, then `{retry}`")
+        needs.append(
+            f"the rollback failed on {rollback['failing']} devices: see the reasons, mend them,"
+            f" then `{retry}`"
+        )
     if report["halt"]:
         needs.append(f"halted: {report['halt']['why']}; {resume} ends it")
     if orders["problem"]:
         replace = stack.command("resume --replace")
-        needs.append(f"control.json is unreadable, which the controller takes for a halt: `{replace}` writes a new one")
+        needs.append(
+            f"control.json is unreadable, which the controller takes for a halt: `{replace}` writes"
+            " a new one"
+        )
     for word, what in (("halted", "halt"), ("paused", "pause")):
         if orders.get(word):
-            needs.append(f"{word} by {clean(orders[word]['by'])}: {clean(orders[word]['why'])}; {resume} ends the {what}")
+            needs.append(
+                f"{word} by {clean(orders[word]['by'])}: {clean(orders[word]['why'])}; {resume}"
+                f" ends the {what}"
+            )
         if manifest[word]:
-            needs.append(f"the stack file holds the rollout: rollout.{word} is true there; set it to false and deploy")
+            needs.append(
+                f"the stack file holds the rollout: rollout.{word} is true there; set it to false"
+                " and deploy"
+            )
     if waiting["kind"] in NEEDS_A_PERSON - {"halted", "paused", "rollback-failed"}:
         needs.append(_need(waiting, stack))
     controller = report["controller"]
@@ -336,8 +465,13 @@ def _needs(report: Mapping[str, Any], stack: Stack) -> list[str]:
         last = controller["lastRun"]
         heard = f"for {length(report['at'] - last)}" if last else "for an hour or more"
         works = stack.command("halt")
-        needs.append(f"the controller has not run {heard}, so no gate is kept: read its log; `{works}` works all the same")
-    if not needs and waiting["kind"] in NEEDS_A_PERSON:  # the order is gone, the controller has yet to notice
+        needs.append(
+            f"the controller has not run {heard}, so no gate is kept: read its log; `{works}` works"
+            " all the same"
+        )
+    if (
+        not needs and waiting["kind"] in NEEDS_A_PERSON
+    ):  # the order is gone, the controller has yet to notice
         needs.append(f"at the controller's last run: {waiting['text']}")
     return needs
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from ops.errors import OpsError
 
 LONGEST_WHY = 500
-"""Characters of a reason: it stands in control.json, in the controller's decisions and in a job's comment (2028)."""
+"""Characters of a reason: it stands in control.json, in the controller's decisions and in a job's
+comment (2028)."""
 
 
 class Terminal:
@@ -21,7 +22,10 @@ class Terminal:
     def ask(self, question: str) -> str:
         """An answer of the person's. Raises OpsError where nobody can be asked."""
         if not sys.stdin.isatty():
-            raise OpsError("nobody is there to be asked (no terminal): say --yes and --why TEXT; nothing was changed")
+            raise OpsError(
+                "nobody is there to be asked (no terminal): say --yes and --why TEXT; nothing was"
+                " changed"
+            )
         try:
             return input(question)
         except EOFError:
@@ -36,7 +40,8 @@ class Terminal:
 
 
 def consent(terminal: Terminal, lines: Iterable[str], *, why: str | None, yes: bool) -> str:
-    """Says what will happen, and returns the reason once the person agreed. Raises OpsError when they did not."""
+    """Says what will happen, and returns the reason once the person agreed. Raises OpsError when
+    they did not."""
     terminal.say(*lines)
     reason = reason_of(terminal.ask("Why? ") if why is None else why)
     if not yes and terminal.ask("Do it? [y/N] ").strip().lower() not in ("y", "yes"):
@@ -50,5 +55,8 @@ def reason_of(text: str) -> str:
     if not reason:
         raise OpsError("a reason is needed, it is recorded: --why TEXT; nothing was changed")
     if len(reason) > LONGEST_WHY:
-        raise OpsError(f"the reason has {len(reason)} characters, at most {LONGEST_WHY} are recorded; nothing was changed")
+        raise OpsError(
+            f"the reason has {len(reason)} characters, at most {LONGEST_WHY} are recorded; nothing"
+            " was changed"
+        )
     return reason

@@ -37,7 +37,11 @@ def since(at: float, now: float) -> str:
 
 
 def until(at: float, now: float) -> str:
-    return f"until {when(at)}, in {length(at - now)}" if at > now else f"until {when(at)}, {length(now - at)} ago"
+    return (
+        f"until {when(at)}, in {length(at - now)}"
+        if at > now
+        else f"until {when(at)}, {length(now - at)} ago"
+    )
 
 
 def named(firmware: Firmware) -> str:
@@ -50,6 +54,7 @@ def devices(number: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Somebody else's text on one line, without control characters: what a device reports must not steer a terminal."""
+    """Somebody else's text on one line, without control characters: what a device reports must not
+    steer a terminal."""
     shown = "".join(c for c in " ".join(text.split()) if c.isprintable())
     return shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + "..."

@@ -1,6 +1,8 @@
-"""What to do about a decision: the calls that are missing between what the state wants and what was seen.
+"""What to do about a decision: the calls that are missing between what the state wants and what was
+seen.
 
-Safe to run twice, late, or after a run that was killed anywhere: an action that was already carried out is not listed.
+Safe to run twice, late, or after a run that was killed anywhere: an action that was already carried
+out is not listed.
 """
 
 from __future__ import annotations
@@ -55,22 +57,36 @@ Action = Create | Cancel | Disarm | Enroll | RemoveGroup
 
 
 def actions(state: State, observed: Observed, names: Names) -> list[Action]:
-    """The calls that bring AWS to what the state wants. Cancelling comes first: a bad release is stopped before all else."""
+    """The calls that bring AWS to what the state wants. Cancelling comes first: a bad release is
+    stopped before all else."""
     jobs, desired = observed.jobs, wanted(state, names)
     live = sorted(name for name, job in jobs.items() if job.live)
     found: list[Action] = [Cancel(job=name) for name in live if name not in desired]
     if state.rollback and state.rollback.done_at is None and not state.halt:
-        found.append(Enroll(sequence=state.rollback.offer.sequence, exposing=state.rollback.exposing))
-    found += [c for name, c in desired.items() if name not in jobs and not c.offer.seen and not state.halt]
+        found.append(
+            Enroll(sequence=state.rollback.offer.sequence, exposing=state.rollback.exposing)
+        )
+    found += [
+        c for name, c in desired.items() if name not in jobs and not c.offer.seen and not state.halt
+    ]
     kept = state.rollback.offer.sequence if state.rollback else None
-    found += [RemoveGroup(sequence=sequence) for sequence in sorted(observed.groups) if sequence != kept]
-    found += [Disarm(job=name) for name in live if name in desired and not desired[name].proving and jobs[name].armed]
+    found += [
+        RemoveGroup(sequence=sequence) for sequence in sorted(observed.groups) if sequence != kept
+    ]
+    found += [
+        Disarm(job=name)
+        for name in live
+        if name in desired and not desired[name].proving and jobs[name].armed
+    ]
     return found
 
 
 def wanted(state: State, names: Names) -> dict[str, Create]:
     """By job id: every job that the state wants to be live."""
-    found = [Create(ring=ring, offer=offer, proving=False) for ring, offer in sorted(state.stable.items())]
+    found = [
+        Create(ring=ring, offer=offer, proving=False)
+        for ring, offer in sorted(state.stable.items())
+    ]
     candidate = state.candidate
     for ring, progress in sorted(candidate.rings.items()) if candidate else []:
         if progress.passed_at is None and not progress.withdrawn:

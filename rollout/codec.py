@@ -1,4 +1,5 @@
-"""JSON for frozen dataclasses: camelCase names, every key checked, every mistake reported at once."""
+"""JSON for frozen dataclasses: camelCase names, every key checked, every mistake reported at
+once."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def camel(name: str) -> str:
 
 
 def encode(value: Any) -> Any:
-    """The JSON value of a dataclass, tuple, mapping or plain value. Fields that are None are left out."""
+    """The JSON value of a dataclass, tuple, mapping or plain value. Fields that are None are left
+    out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {camel(name): encode(item) for name, item in fields if item is not None}
@@ -44,7 +46,8 @@ def canonical(value: Any) -> str:
 
 
 def decode(kind: type[T], data: Any) -> T:
-    """Reads `data` (parsed JSON) as the dataclass `kind`; raises DecodeError with every mistake found."""
+    """Reads `data` (parsed JSON) as the dataclass `kind`; raises DecodeError with every mistake
+    found."""
     mistakes: list[str] = []
     value = _decode(kind, data, "", mistakes)
     if mistakes:
@@ -73,15 +76,21 @@ def _decode(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
         if not isinstance(data, list):
             mistakes.append(f"{where or 'document'}: expected a list, got {shown(data)}")
             return ()
-        return tuple(_decode(args[0], item, f"{where}[{index}]", mistakes) for index, item in enumerate(data))
+        return tuple(
+            _decode(args[0], item, f"{where}[{index}]", mistakes) for index, item in enumerate(data)
+        )
     if origin is dict:
         if not isinstance(data, dict):
             mistakes.append(f"{where or 'document'}: expected an object, got {shown(data)}")
             return {}
-        return {key: _decode(args[1], entry, f"{where}.{key}", mistakes) for key, entry in data.items()}
+        return {
+            key: _decode(args[1], entry, f"{where}.{key}", mistakes) for key, entry in data.items()
+        }
     if origin is typing.Literal:
         if not any(data == known and type(data) is type(known) for known in args):  # True == 1
-            mistakes.append(f"{where}: must be one of {', '.join(map(str, args))}, got {shown(data)}")
+            mistakes.append(
+                f"{where}: must be one of {', '.join(map(str, args))}, got {shown(data)}"
+            )
         return data
     return _scalar(kind, data, where, mistakes)
 
@@ -99,7 +108,9 @@ def _decode_dataclass(kind: Any, data: Any, where: str, mistakes: list[str]) -> 
     values: dict[str, Any] = {}
     before = len(mistakes)
     unknown, known = sorted(set(data) - set(fields)), ", ".join(sorted(fields))
-    mistakes += [f"{where + '.' if where else ''}{key}: unknown; known are {known}" for key in unknown]
+    mistakes += [
+        f"{where + '.' if where else ''}{key}: unknown; known are {known}" for key in unknown
+    ]
     for key, field in fields.items():
         place = f"{where}.{key}" if where else key
         if key in data:
@@ -126,7 +137,9 @@ def _scalar(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
 
 
 def _words(kind: type) -> str:
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(kind, kind.__name__)
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(
+        kind, kind.__name__
+    )
 
 
 def shown(data: Any) -> str:

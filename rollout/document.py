@@ -1,4 +1,5 @@
-"""What a device is given: a signed release statement in a job document. Also the ids of jobs and groups.
+"""What a device is given: a signed release statement in a job document. Also the ids of jobs and
+groups.
 
 The statement is a JSON Web Signature (RFC 7515, compact, ES256), signed by the channel's KMS key.
 """
@@ -32,30 +33,42 @@ class Statement:
     sha256: str
     size: int
     sequence: int
-    """Higher than every earlier offer's of the channel; a device refuses one lower than the highest it accepted."""
+    """Higher than every earlier offer's of the channel; a device refuses one lower than the highest
+    it accepted."""
     minimum_version: str | None = None
     downgrade: bool = False
-    """Whether a device that runs a newer version is to install this one: rollbacks and allowed downgrades."""
+    """Whether a device that runs a newer version is to install this one: rollbacks and allowed
+    downgrades."""
 
 
 def statement(channel: str, firmware: Firmware, sequence: int, *, downgrade: bool) -> Statement:
     return Statement(
-        channel=channel, hardware=firmware.hardware, version=firmware.version, sha256=firmware.sha256, size=firmware.size,
-        sequence=sequence, minimum_version=firmware.minimum_version, downgrade=downgrade,
-    )  # fmt: skip
+        channel=channel,
+        hardware=firmware.hardware,
+        version=firmware.version,
+        sha256=firmware.sha256,
+        size=firmware.size,
+        sequence=sequence,
+        minimum_version=firmware.minimum_version,
+        downgrade=downgrade,
+    )
 
 
 def job_document(jws: str, url: str) -> str:
-    """The document of an IoT job; `url` is the artifact's address, not yet presigned. At most 32,768 characters."""
+    """The document of an IoT job; `url` is the artifact's address, not yet presigned. At most
+    32,768 characters."""
     placeholder = f"${{aws:iot:s3-presigned-url-v2:{url}}}"
-    text = json.dumps({"operation": OPERATION, "release": jws, "url": placeholder}, separators=(",", ":"))
+    text = json.dumps(
+        {"operation": OPERATION, "release": jws, "url": placeholder}, separators=(",", ":")
+    )
     if len(text) > MAX_DOCUMENT:
         raise ValueError(f"the job document has {len(text)} characters, IoT takes {MAX_DOCUMENT}")
     return text
 
 
 def artifact_url(bucket: str, region: str, dns_suffix: str, key: str) -> str:
-    """Virtual-hosted address with the key encoded, as the s3-presigned-url-v2 placeholder takes it."""
+    """Virtual-hosted address with the key encoded, as the s3-presigned-url-v2 placeholder takes
+    it."""
     return f"https://{bucket}.s3.{region}.{dns_suffix}/{quote(key, safe='/')}"
 
 
@@ -83,8 +96,11 @@ def unb64url(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def signing_input(kind: Literal["iotota-release+jws", "iotota-state+jws"], key_id: str, payload: object) -> str:
-    """The bytes that ES256 signs: header and payload, base64url, joined by a dot (RFC 7515, 5.1)."""
+def signing_input(
+    kind: Literal["iotota-release+jws", "iotota-state+jws"], key_id: str, payload: object
+) -> str:
+    """The bytes that ES256 signs: header and payload, base64url, joined by a dot (RFC 7515,
+    5.1)."""
     header = canonical({"alg": "ES256", "kid": key_id, "typ": kind})
     return f"{b64url(header.encode())}.{b64url(canonical(payload).encode())}"
 
@@ -95,12 +111,14 @@ def jws(signed: str, der_signature: bytes) -> str:
 
 
 def read_statement(token: str) -> Statement:
-    """The statement inside a compact JWS. It verifies nothing: the caller does, before it believes a word."""
+    """The statement inside a compact JWS. It verifies nothing: the caller does, before it believes
+    a word."""
     return decode_text(Statement, unb64url(token.split(".")[1]))
 
 
 def raw_signature(der: bytes) -> bytes:
-    """R and S, 32 bytes each, as ES256 wants them (RFC 7518, 3.4), from the ASN.1 DER that KMS returns."""
+    """R and S, 32 bytes each, as ES256 wants them (RFC 7518, 3.4), from the ASN.1 DER that KMS
+    returns."""
     if len(der) < 8 or der[0] != 0x30 or der[1] != len(der) - 2:
         raise ValueError("not a DER signature of P-256")
     r, rest = _integer(der[2:])

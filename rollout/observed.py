@@ -95,19 +95,26 @@ class Job:
         return self.status in LIVE
 
     def aborted(self, criteria: tuple[Abort, ...]) -> bool:
-        """Whether IoT itself cancelled it. Told by its reason code or, where that is missing, by its own criteria.
+        """Whether IoT itself cancelled it. Told by its reason code or, where that is missing, by
+        its own criteria.
 
-        AWS does not say whether "executed" counts cancelled and rejected executions, so either reading is enough: both
-        answers stop the ring, one rolls back and the other waits for a person.
+        AWS does not say whether "executed" counts cancelled and rejected executions, so either
+        reading is enough: both answers stop the ring, one rolls back and the other waits for a
+        person.
         """
         if self.status != "CANCELED":
             return False
-        return self.reason == ABORTED or (self.reason is None and any(met(self.counts, c) for c in criteria))
+        return self.reason == ABORTED or (
+            self.reason is None and any(met(self.counts, c) for c in criteria)
+        )
 
 
 def met(counts: Counts, criterion: Abort) -> bool:
     failed = counts.failed if criterion.on == "FAILED" else counts.timed_out
-    executed = (counts.finished, counts.finished + counts.rejected + counts.canceled + counts.removed)
+    executed = (
+        counts.finished,
+        counts.finished + counts.rejected + counts.canceled + counts.removed,
+    )
     return any(n >= criterion.minimum and failed * 100 >= criterion.percent * n for n in executed)
 
 

@@ -20,7 +20,8 @@ SEMVER = re.compile(  # semver.org, with the leading v that many teams write
 
 @total_ordering
 class Version:
-    """A semantic version, ordered by precedence (semver.org, section 11). A leading `v` is taken off."""
+    """A semantic version, ordered by precedence (semver.org, section 11). A leading `v` is taken
+    off."""
 
     def __init__(self, text: str) -> None:
         match = SEMVER.fullmatch(text)
@@ -30,7 +31,11 @@ class Version:
         core = tuple(int(part) for part in match.group(1, 2, 3))
         before = match.group(4)
         # a release comes after its pre-releases; numbers come before words
-        rest = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in before.split(".")) if before else ()
+        rest = (
+            tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in before.split("."))
+            if before
+            else ()
+        )
         self._key = (core, before is None, rest)
 
     def __eq__(self, other: object) -> bool:
@@ -71,7 +76,8 @@ class Firmware:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureLimit:
-    """When a ring has failed: `percent` of its finished devices failed or timed out, of at least `minimum` finished."""
+    """When a ring has failed: `percent` of its finished devices failed or timed out, of at least
+    `minimum` finished."""
 
     percent: float = 10.0
     minimum: int = 3
@@ -87,12 +93,15 @@ class AlarmGate:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a ring must show before the next ring starts (for the last ring: before the release is the last good one)."""
+    """What a ring must show before the next ring starts (for the last ring: before the release is
+    the last good one)."""
 
     coverage_percent: float = 90.0
-    """Devices finished (succeeded, failed, timed out), of the ring's devices that the job is for."""
+    """Devices finished (succeeded, failed, timed out), of the ring's devices that the job is
+    for."""
     success_percent: float = 95.0
-    """Devices succeeded, of those finished or in progress: what is still running counts against the release."""
+    """Devices succeeded, of those finished or in progress: what is still running counts against the
+    release."""
     minimum_succeeded: int = 1
     """Devices that must have succeeded, whatever the percentages say."""
     failure_limit: FailureLimit = FailureLimit()
@@ -104,12 +113,14 @@ class Gate:
     deadline_minutes: float | None = None
     """After this time since the ring started, `on_deadline` decides."""
     on_deadline: Literal["hold", "advance"] = "hold"
-    """`advance` waives coverage only. A deadline never rolls back: a weekend of offline devices is not a bad release."""
+    """`advance` waives coverage only. A deadline never rolls back: a weekend of offline devices is
+    not a bad release."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RingPlan:
-    """One ring of a release: its share of the fleet in percent (up to two decimals) and its gate."""
+    """One ring of a release: its share of the fleet in percent (up to two decimals) and its
+    gate."""
 
     name: str
     percent: float
@@ -118,11 +129,12 @@ class RingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How many devices a minute are told of the job, as IoT Jobs takes it (CreateJob jobExecutionsRolloutConfig).
+    """How many devices a minute are told of the job, as IoT Jobs takes it (CreateJob
+    jobExecutionsRolloutConfig).
 
-    Without `base_per_minute` the rate is constant at `maximum_per_minute` (1 to 1000). With it, the rate starts at
-    `base_per_minute` and is multiplied by `factor` (1.1 to 5, one decimal place) for every `increase_after` devices
-    that were notified or that succeeded.
+    Without `base_per_minute` the rate is constant at `maximum_per_minute` (1 to 1000). With it, the
+    rate starts at `base_per_minute` and is multiplied by `factor` (1.1 to 5, one decimal place) for
+    every `increase_after` devices that were notified or that succeeded.
     """
 
     maximum_per_minute: int = 1000
@@ -134,7 +146,8 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Abort:
-    """IoT's own brake (CreateJob abortConfig): cancels what is still queued. Never on ALL: REJECTED is no failure."""
+    """IoT's own brake (CreateJob abortConfig): cancels what is still queued. Never on ALL: REJECTED
+    is no failure."""
 
     on: Literal["FAILED", "TIMED_OUT"]
     percent: float
@@ -151,7 +164,8 @@ class Approval:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """When rings may start: `minutes` (1 to 1430) from each time that `cron` (minute hour day month weekday, UTC) names."""
+    """When rings may start: `minutes` (1 to 1430) from each time that `cron` (minute hour day month
+    weekday, UTC) names."""
 
     cron: str
     minutes: int
@@ -166,11 +180,16 @@ class Manifest:
     firmware: Firmware
     rings: tuple[RingPlan, ...]
     pace: Pace = Pace()
-    abort: tuple[Abort, ...] = (Abort(on="FAILED", percent=20.0, minimum=5), Abort(on="TIMED_OUT", percent=20.0, minimum=5))
+    abort: tuple[Abort, ...] = (
+        Abort(on="FAILED", percent=20.0, minimum=5),
+        Abort(on="TIMED_OUT", percent=20.0, minimum=5),
+    )
     in_progress_timeout_minutes: int = 30
-    """1 to 10080; a device that began and went silent is TIMED_OUT after it (CreateJob timeoutConfig)."""
+    """1 to 10080; a device that began and went silent is TIMED_OUT after it (CreateJob
+    timeoutConfig)."""
     presigned_url_seconds: int = 3600
-    """60 to 3600, counted from when the device asks for the document (CreateJob presignedUrlConfig)."""
+    """60 to 3600, counted from when the device asks for the document (CreateJob
+    presignedUrlConfig)."""
     rollback: Literal["automatic", "forbidden"] = "automatic"
     """`forbidden` is for one-way releases: a failure then halts."""
     paused: bool = False

@@ -9,7 +9,8 @@ from typing import Protocol
 
 MAX_RINGS = 10
 RING_NAME = r"[a-z0-9][a-z0-9-]{0,19}"
-"""At most 20 characters: a job id is `<8>-<channel, 20>-<ring, 20>-<10 digits>` and IoT allows 64 (CreateJob)."""
+"""At most 20 characters: a job id is `<8>-<channel, 20>-<ring, 20>-<10 digits>` and IoT allows 64
+(CreateJob)."""
 RESERVED = "rollback"
 """Ring name of the group that a rollback makes for exposed devices."""
 
@@ -35,8 +36,9 @@ class Share:
 def ring_of(serial: str, rings: Sequence[Slice]) -> str:
     """The ring of the device with this serial number.
 
-    The first eight bytes of the serial's SHA-256, taken modulo 10,000, fall into the rings' percentages in order. The same
-    serial is in the same ring for ever, on every machine; growing the first ring only moves devices towards it.
+    The first eight bytes of the serial's SHA-256, taken modulo 10,000, fall into the rings'
+    percentages in order. The same serial is in the same ring for ever, on every machine; growing
+    the first ring only moves devices towards it.
     """
     place = int.from_bytes(hashlib.sha256(serial.encode()).digest()[:8], "big") % 10_000
     end = 0

@@ -1,11 +1,14 @@
-"""A fleet and an AWS IoT Jobs made of counts, driven minute by minute by the `decide` and `actions` that run in AWS.
+"""A fleet and an AWS IoT Jobs made of counts, driven minute by minute by the `decide` and `actions`
+that run in AWS.
 
-Devices that behave alike are counted together, so that a million cost what a thousand do. Shares are spread evenly (every
-twentieth device, for 5 %): a simulation shows the expected course, and `rollout.plan.bound` what limits bad luck.
+Devices that behave alike are counted together, so that a million cost what a thousand do. Shares
+are spread evenly (every twentieth device, for 5 %): a simulation shows the expected course, and
+`rollout.plan.bound` what limits bad luck.
 
-IoT's rules kept here: CONTINUOUS jobs, at most 1,000 devices a minute, constant and exponential rates, joiners outside the
-rate, a cancel that takes time and ends what is queued only, abort criteria, in-progress time-outs. Where AWS does not say,
-the course is the worse one: a job that is being cancelled goes on reaching devices until the cancel is through.
+IoT's rules kept here: CONTINUOUS jobs, at most 1,000 devices a minute, constant and exponential
+rates, joiners outside the rate, a cancel that takes time and ends what is queued only, abort
+criteria, in-progress time-outs. Where AWS does not say, the course is the worse one: a job that is
+being cancelled goes on reaching devices until the cancel is through.
 """
 
 from __future__ import annotations
@@ -23,26 +26,40 @@ from rollout.gates import ROLLBACK_PATIENCE
 from rollout.observed import ABORTED, Alarm, Counts, Job, Observed
 from rollout.release import Abort, Firmware, Manifest, Pace
 from rollout.rings import RESERVED
-from rollout.state import NEEDS_A_PERSON, ApprovalOrder, Control, Event, Names, Offer, Order, RollbackOrder, State, Waiting
+from rollout.state import (
+    NEEDS_A_PERSON,
+    ApprovalOrder,
+    Control,
+    Event,
+    Names,
+    Offer,
+    Order,
+    RollbackOrder,
+    State,
+    Waiting,
+)
 
 ENROLLED_A_RUN = 5000
 """Devices that the controller puts into a rollback's group in one run."""
 START = 1_767_600_000
-"""Monday, 2026-01-05 08:00 UTC, in seconds since 1970: when a simulated release begins unless told otherwise."""
+"""Monday, 2026-01-05 08:00 UTC, in seconds since 1970: when a simulated release begins unless told
+otherwise."""
 HORIZON = 120 * 24 * 60
 """Minutes after which a simulation ends, whatever still goes on."""
 DAY = 24 * 60
 NAMES = Names(suffix="00000000", channel="plan")
 Result = Literal["install", "fail", "silent", "reject", "same", "gone", "late"]
-"""What a device makes of a job: it installs, fails its self-test, begins and is never heard of again, rejects, runs that
-firmware already, does not answer any more, or installs after IoT has given up on it."""
+"""What a device makes of a job: it installs, fails its self-test, begins and is never heard of
+again, rejects, runs that firmware already, does not answer any more, or installs after IoT has
+given up on it."""
 Executed = Literal["finished", "ended"]
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """What is assumed of devices, of people, and of AWS where it does not say. Shares are from 0 to 1."""
+    """What is assumed of devices, of people, and of AWS where it does not say. Shares are from 0 to
+    1."""
 
     devices: int = 10_000
     sizes: Mapping[str, int] | None = None
@@ -59,14 +76,17 @@ class Fleet:
     """Share that is offline at the beginning."""
     back_from: int = 0
     back_until: int = 3 * DAY
-    """Offline devices come back evenly between these minutes, none of them before the first minute."""
+    """Offline devices come back evenly between these minutes, none of them before the first
+    minute."""
     joins_per_day: int = 0
     update_minutes: tuple[int, int] = (4, 6)
-    """The shortest and longest update, from its beginning to its result, at least 1; all between are equally frequent."""
+    """The shortest and longest update, from its beginning to its result, at least 1; all between
+    are equally frequent."""
     cancel_minutes: int = 2
     """How long IoT takes to cancel a job; AWS publishes no figure."""
     executed: Executed = "finished"
-    """What IoT's abort criteria count as executed: what finished, or also what was rejected and cancelled. AWS does not say."""
+    """What IoT's abort criteria count as executed: what finished, or also what was rejected and
+    cancelled. AWS does not say."""
     approval_minutes: int | None = 0
     """How long a person takes to approve when asked; None: nobody does."""
     alarm: str | None = None
@@ -74,7 +94,8 @@ class Fleet:
     alarm_after: int | None = None
     """Minutes from the first installed device until `alarm` goes to ALARM."""
     taken_back_after: int | None = None
-    """Minutes from the end of the last ring until a person orders the release back; None: nobody does."""
+    """Minutes from the end of the last ring until a person orders the release back; None: nobody
+    does."""
 
 
 class Cohort(NamedTuple):
@@ -95,7 +116,8 @@ class Part(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The fleet after a minute: devices that run the new firmware, and devices that ever began it."""
+    """The fleet after a minute: devices that run the new firmware, and devices that ever began
+    it."""
 
     minute: int
     updated: int
@@ -114,8 +136,14 @@ def apportion(total: int, weights: Iterable[float]) -> list[int]:
     return found
 
 
-def deal(number: int, weights: Mapping[K, float], credit: dict[K, float], most: Mapping[K, int] | None = None) -> dict[K, int]:
-    """`number` in proportion to the weights, at most `most` of each; `credit` carries the fractions over to the next deal."""
+def deal(
+    number: int,
+    weights: Mapping[K, float],
+    credit: dict[K, float],
+    most: Mapping[K, int] | None = None,
+) -> dict[K, int]:
+    """`number` in proportion to the weights, at most `most` of each; `credit` carries the fractions
+    over to the next deal."""
     whole = sum(weights.values())
     found: dict[K, int] = {}
     left = number
@@ -124,7 +152,10 @@ def deal(number: int, weights: Mapping[K, float], credit: dict[K, float], most: 
         found[key] = max(0, min(int(credit[key]), left, most[key] if most else left))
         left -= found[key]
     for _ in range(left):
-        key = max((key for key in found if most is None or found[key] < most[key]), key=lambda key: credit[key] - found[key])
+        key = max(
+            (key for key in found if most is None or found[key] < most[key]),
+            key=lambda key: credit[key] - found[key],
+        )
         found[key] += 1
     for key, dealt in found.items():
         credit[key] -= dealt
@@ -132,7 +163,8 @@ def deal(number: int, weights: Mapping[K, float], credit: dict[K, float], most: 
 
 
 def draw(number: int, parts: dict[K, int], credit: dict[K, float]) -> dict[K, int]:
-    """Takes `number` devices, or all where there are fewer, out of `parts`, in proportion to what is left of each."""
+    """Takes `number` devices, or all where there are fewer, out of `parts`, in proportion to what
+    is left of each."""
     if number >= sum(parts.values()):
         found = dict(parts)
         parts.clear()
@@ -183,7 +215,8 @@ class SimJob:
 
     @property
     def reaches(self) -> bool:
-        """Whether devices still get it. While it proves, also until a cancel is through; see the module's first words."""
+        """Whether devices still get it. While it proves, also until a cancel is through; see the
+        module's first words."""
         return self.live or (self.proving and not self.closed)
 
     @property
@@ -193,22 +226,37 @@ class SimJob:
     def counts(self) -> Counts:
         ended = self.ended
         return Counts(
-            queued=self.queued, in_progress=self.running, succeeded=ended["install"] + ended["same"], failed=ended["fail"],
-            timed_out=ended["silent"] + ended["late"], rejected=ended["reject"], canceled=ended["canceled"],
-        )  # fmt: skip
+            queued=self.queued,
+            in_progress=self.running,
+            succeeded=ended["install"] + ended["same"],
+            failed=ended["fail"],
+            timed_out=ended["silent"] + ended["late"],
+            rejected=ended["reject"],
+            canceled=ended["canceled"],
+        )
 
     def seen(self) -> Job:
         """The job as DescribeJob shows it."""
         settled = not self.ahead and (self.live or self.closed)
         status: Literal["IN_PROGRESS", "CANCELED"] = "IN_PROGRESS" if self.live else "CANCELED"
-        return Job(status=status, counts=self.counts(), settled=settled, armed=bool(self.abort), reason=self.reason)
+        return Job(
+            status=status,
+            counts=self.counts(),
+            settled=settled,
+            armed=bool(self.abort),
+            reason=self.reason,
+        )
 
     def rate(self) -> int:
         """Devices that the rollout reaches this minute."""
         pace = self.pace
         if pace.base_per_minute is None:
             return pace.maximum_per_minute
-        grown = self.notified if pace.increase_on == "notified" else self.ended["install"] + self.ended["same"]
+        grown = (
+            self.notified
+            if pace.increase_on == "notified"
+            else self.ended["install"] + self.ended["same"]
+        )
         steps = min(grown // pace.increase_after, 80)  # 1.1 ** 80 is above 1,000 times the base
         return min(pace.maximum_per_minute, int(pace.base_per_minute * pace.factor**steps))
 
@@ -216,12 +264,15 @@ class SimJob:
         counts = self.counts()
         number = counts.finished + (counts.rejected + counts.canceled if executed == "ended" else 0)
         failed = {"FAILED": counts.failed, "TIMED_OUT": counts.timed_out}
-        return any(number >= c.minimum and failed[c.on] * 100 >= c.percent * number for c in self.abort)
+        return any(
+            number >= c.minimum and failed[c.on] * 100 >= c.percent * number for c in self.abort
+        )
 
 
 @dataclass
 class Group:
-    """A rollback's thing group: how far each exposing job's cohorts are in it, and who waits for its job."""
+    """A rollback's thing group: how far each exposing job's cohorts are in it, and who waits for
+    its job."""
 
     members: int = 0
     place: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -263,21 +314,30 @@ def sizes(manifest: Manifest, fleet: Fleet) -> dict[str, int]:
 
 def ring_of_devices(name: str, size: int, fleet: Fleet) -> Ring:
     bad = name not in fleet.spared
-    shares: dict[Result, float] = {"fail": fleet.failing * bad, "silent": fleet.silent * bad, "reject": fleet.rejecting}
+    shares: dict[Result, float] = {
+        "fail": fleet.failing * bad,
+        "silent": fleet.silent * bad,
+        "reject": fleet.rejecting,
+    }
     shares = {"install": 1.0 - sum(shares.values()), **shares}
     numbers = dict(zip(shares, apportion(size, shares.values()), strict=True))
     away = round(size * fleet.offline)
     offline = dict(zip(numbers, apportion(away, numbers.values()), strict=True))
     people = {Part(result, online=False): number for result, number in offline.items() if number}
-    people |= {Part(result): number - offline[result] for result, number in numbers.items() if number > offline[result]}
+    people |= {
+        Part(result): number - offline[result]
+        for result, number in numbers.items()
+        if number > offline[result]
+    }
     return Ring(name=name, shares=shares, people=people, away=away)
 
 
 class Simulation:
     """One release on one fleet, by the minute.
 
-    `controller=False` is IoT alone: one job for the first ring, and nobody who watches it. `skip=False` goes through every
-    minute, also those in which nothing can change; the course is the same.
+    `controller=False` is IoT alone: one job for the first ring, and nobody who watches it.
+    `skip=False` goes through every minute, also those in which nothing can change; the course is
+    the same.
     """
 
     def __init__(
@@ -290,9 +350,18 @@ class Simulation:
         controller: bool = True,
         skip: bool = True,
     ) -> None:
-        self.manifest, self.fleet, self.start, self.controller, self.skip = manifest, fleet, start, controller, skip
+        self.manifest, self.fleet, self.start, self.controller, self.skip = (
+            manifest,
+            fleet,
+            start,
+            controller,
+            skip,
+        )
         self.minute = 0
-        self.rings = {name: ring_of_devices(name, size, fleet) for name, size in sizes(manifest, fleet).items()}
+        self.rings = {
+            name: ring_of_devices(name, size, fleet)
+            for name, size in sizes(manifest, fleet).items()
+        }
         self.jobs: dict[str, SimJob] = {}
         self.groups: dict[int, Group] = {}
         self.state, self.control = State(), Control()
@@ -336,12 +405,20 @@ class Simulation:
         return self
 
     def _settle_last_good(self) -> None:
-        """A channel that has released before: every ring runs the last good release, and has its job."""
+        """A channel that has released before: every ring runs the last good release, and has its
+        job."""
         wanted = self.manifest.firmware
-        good = Firmware(version="0.0.0-0", sha256="0" * 64, size=wanted.size, hardware=wanted.hardware)
+        good = Firmware(
+            version="0.0.0-0", sha256="0" * 64, size=wanted.size, hardware=wanted.hardware
+        )
         offer = Offer(sequence=self.start - 1, firmware=good, seen=True)
         stable = dict.fromkeys(self.rings, offer)
-        self.state = State(sequence=offer.sequence, last_good=good, stable=stable, versions={good.version: good.sha256})
+        self.state = State(
+            sequence=offer.sequence,
+            last_good=good,
+            stable=stable,
+            versions={good.version: good.sha256},
+        )
         for ring in self.rings.values():
             job = self.jobs[NAMES.job(ring.name, offer.sequence)] = SimJob(ring.name)
             job.ended["same"] = ring.size
@@ -354,7 +431,8 @@ class Simulation:
         return float(self.start + 60 * self.minute)
 
     def _control(self) -> bool:
-        """One run of the controller; whether it found nothing to do, and will find nothing until something happens."""
+        """One run of the controller; whether it found nothing to do, and will find nothing until
+        something happens."""
         before, self._changed = self.state, False
         self._approve()
         self._take_back()
@@ -372,7 +450,10 @@ class Simulation:
             if event.at == self.now:
                 self._note_event(event)
         waiting = self.state.waiting
-        if not self.waits or (self.waits[-1][1].kind, self.waits[-1][1].ring) != (waiting.kind, waiting.ring):
+        if not self.waits or (self.waits[-1][1].kind, self.waits[-1][1].ring) != (
+            waiting.kind,
+            waiting.ring,
+        ):
             self.waits.append((self.minute, waiting))
 
     def _note_event(self, event: Event) -> None:
@@ -392,7 +473,9 @@ class Simulation:
         ring.asked = self.minute if ring.asked is None else ring.asked
         if delay is not None and self.minute >= ring.asked + delay:
             order = Order(by="plan", at=self.now, why="assumed")
-            approval = ApprovalOrder(ring=ring.name, sha256=self.manifest.firmware.sha256, order=order)
+            approval = ApprovalOrder(
+                ring=ring.name, sha256=self.manifest.firmware.sha256, order=order
+            )
             self.control = replace(self.control, approvals=(*self.control.approvals, approval))
             self._changed = True
 
@@ -400,7 +483,10 @@ class Simulation:
         at = self._taken_back_at()
         if at is not None and self.minute >= at and self.control.rollback is None:
             order = Order(by="plan", at=self.now, why="assumed")
-            self.control = replace(self.control, rollback=RollbackOrder(sha256=self.manifest.firmware.sha256, order=order))
+            self.control = replace(
+                self.control,
+                rollback=RollbackOrder(sha256=self.manifest.firmware.sha256, order=order),
+            )
             self._changed = True
 
     def _taken_back_at(self) -> int | None:
@@ -413,11 +499,18 @@ class Simulation:
         if rollback and rollback.done_at is None:
             group = self.groups.get(rollback.offer.sequence)
             enrolled = group.members if group else 0
-            unenrolled = sum(self.jobs[name].exposed for name in rollback.exposing if name in self.jobs) - enrolled
+            unenrolled = (
+                sum(self.jobs[name].exposed for name in rollback.exposing if name in self.jobs)
+                - enrolled
+            )
         return Observed(
-            jobs={name: job.seen() for name, job in self.jobs.items()}, alarms=self._alarms(), control=self.control,
-            groups=frozenset(self.groups), enrolled=enrolled, unenrolled=unenrolled,
-        )  # fmt: skip
+            jobs={name: job.seen() for name, job in self.jobs.items()},
+            alarms=self._alarms(),
+            control=self.control,
+            groups=frozenset(self.groups),
+            enrolled=enrolled,
+            unenrolled=unenrolled,
+        )
 
     def _alarms(self) -> dict[str, Alarm]:
         names = {gate.name for ring in self.manifest.rings for gate in ring.gate.alarms}
@@ -429,7 +522,9 @@ class Simulation:
 
     def _alarm_at(self) -> int | None:
         after = self.fleet.alarm_after
-        return None if after is None or self.first_installed is None else self.first_installed + after
+        return (
+            None if after is None or self.first_installed is None else self.first_installed + after
+        )
 
     def _apply(self, action: act.Action) -> None:
         match action:
@@ -464,10 +559,13 @@ class Simulation:
 
     def _proving_job(self, ring: str) -> SimJob:
         manifest, people = self.manifest, dict(self.rings[ring].people)
-        return SimJob(ring, new=True, proving=True, pace=manifest.pace, abort=manifest.abort, ahead=people)
+        return SimJob(
+            ring, new=True, proving=True, pace=manifest.pace, abort=manifest.abort, ahead=people
+        )
 
     def _whole_ring_back(self, name: str) -> dict[Part, int]:
-        """A ring as a job of the last good release finds it: who began the new firmware, and the rest."""
+        """A ring as a job of the last good release finds it: who began the new firmware, and the
+        rest."""
         parts: dict[Part, int] = defaultdict(int)
         for job in self.jobs.values():
             for cohort in job.cohorts if job.ring == name else ():
@@ -479,16 +577,23 @@ class Simulation:
         return {part: number for part, number in parts.items() if number}
 
     def _going_back(self, cohort: Cohort) -> Part:
-        """What devices that began the new firmware make of the last good one; a failed self-test has reverted by itself."""
+        """What devices that began the new firmware make of the last good one; a failed self-test
+        has reverted by itself."""
         if cohort.result == "silent":
             return Part("gone")
-        return Part("same" if cohort.result == "fail" else "install", ready=cohort.end if cohort.end > self.minute else 0)
+        return Part(
+            "same" if cohort.result == "fail" else "install",
+            ready=cohort.end if cohort.end > self.minute else 0,
+        )
 
     def _enroll(self, action: act.Enroll) -> None:
         if action.sequence not in self.groups:
             self.groups[action.sequence] = Group()
             self._changed = True
-        group, job = self.groups[action.sequence], self.jobs.get(NAMES.job(RESERVED, action.sequence))
+        group, job = (
+            self.groups[action.sequence],
+            self.jobs.get(NAMES.job(RESERVED, action.sequence)),
+        )
         room = ENROLLED_A_RUN
         for name in action.exposing:
             cohorts = self.jobs[name].cohorts if name in self.jobs else []
@@ -581,7 +686,9 @@ class Simulation:
             if count:
                 yield low + place, count
 
-    def _later(self, minute: int, job: SimJob, result: Result, number: int, *, begins: bool) -> None:
+    def _later(
+        self, minute: int, job: SimJob, result: Result, number: int, *, begins: bool
+    ) -> None:
         self._pushed += 1
         heapq.heappush(self._due, (minute, self._pushed, job, result, number, begins))
 
@@ -611,7 +718,9 @@ class Simulation:
             yield self._deadline(ring)
         if self.controller:
             yield self._tick_at(self.state.waiting.until)
-            yield self._tick_at(self.state.rollback.started_at + ROLLBACK_PATIENCE if self.state.rollback else None)
+            yield self._tick_at(
+                self.state.rollback.started_at + ROLLBACK_PATIENCE if self.state.rollback else None
+            )
             yield from self._people_and_alarms()
 
     def _people_and_alarms(self) -> Iterator[int | None]:
@@ -634,7 +743,12 @@ class Simulation:
     def _deadline(self, ring: Ring) -> int | None:
         plan, candidate = self.manifest.ring(ring.name), self.state.candidate
         progress = candidate.rings.get(ring.name) if candidate else None
-        if plan is None or plan.gate.deadline_minutes is None or progress is None or progress.passed_at is not None:
+        if (
+            plan is None
+            or plan.gate.deadline_minutes is None
+            or progress is None
+            or progress.passed_at is not None
+        ):
             return None
         return self._tick_at(progress.started_at + plan.gate.deadline_minutes * 60)
 
@@ -657,7 +771,11 @@ class Simulation:
             if job.live and job.abort and job.aborts(self.fleet.executed):
                 self.first_abort = minute if self.first_abort is None else self.first_abort
                 self._cancel(job, ABORTED)
-            if job.canceled_at is not None and not job.closed and job.canceled_at + self.fleet.cancel_minutes <= minute:
+            if (
+                job.canceled_at is not None
+                and not job.closed
+                and job.canceled_at + self.fleet.cancel_minutes <= minute
+            ):
                 self._close(job)
         if (self.updated, self.exposed) != self.points[-1][1:]:
             self.points.append(Point(minute, self.updated, self.exposed))
@@ -677,7 +795,10 @@ class Simulation:
                 self.first_installed = self.minute
 
     def _come_back(self, ring: Ring) -> None:
-        span, since = self.fleet.back_until - self.fleet.back_from, self.minute - self.fleet.back_from
+        span, since = (
+            self.fleet.back_until - self.fleet.back_from,
+            self.minute - self.fleet.back_from,
+        )
         if since < 0 or ring.back == ring.away:
             return
         number = (ring.away if since >= span else ring.away * since // span) - ring.back
@@ -687,13 +808,16 @@ class Simulation:
         offline = {part: count for part, count in ring.people.items() if not part.online}
         for part, count in draw(number, offline, ring.returned).items():
             ring.people[part] -= count
-            ring.people[part._replace(online=True)] = ring.people.get(part._replace(online=True), 0) + count
+            ring.people[part._replace(online=True)] = (
+                ring.people.get(part._replace(online=True), 0) + count
+            )
         for job in self.jobs.values():
             if job.ring == ring.name and job.reaches:
                 self._take_up(job, number)
 
     def _take_up(self, job: SimJob, number: int) -> None:
-        """Devices of the job's ring come back: what is queued for them begins, the rest waits for the rollout."""
+        """Devices of the job's ring come back: what is queued for them begins, the rest waits for
+        the rollout."""
         away = {(False, part): count for part, count in job.ahead.items() if not part.online}
         away |= {(True, part): count for part, count in job.waiting.items()}
         for (queued, part), count in draw(number, away, job.returned).items():
@@ -723,7 +847,8 @@ class Simulation:
                 self._give_joiners(name, result, alike)
 
     def _give_joiners(self, ring: str, result: Result, number: int) -> None:
-        """A joiner gets every live job of its ring, outside the rate; it comes with the last good release."""
+        """A joiner gets every live job of its ring, outside the rate; it comes with the last good
+        release."""
         for job in self.jobs.values():
             if job.ring == ring and job.live:
                 job.joined += number

@@ -15,8 +15,8 @@ KEPT_DECISIONS = 10
 class Offer:
     """One job: a firmware offered to a ring under a sequence number.
 
-    `seen` says that the job has been observed to exist. A job that is missing is created while it was never seen; once
-    seen, a job that is missing or cancelled was ended by somebody else.
+    `seen` says that the job has been observed to exist. A job that is missing is created while it
+    was never seen; once seen, a job that is missing or cancelled was ended by somebody else.
     """
 
     sequence: int
@@ -32,10 +32,12 @@ class Progress:
     offer: Offer
     started_at: float
     healthy_since: float | None = None
-    """Since when coverage, least number and success hold without a break: the soak runs from here."""
+    """Since when coverage, least number and success hold without a break: the soak runs from
+    here."""
     passed_at: float | None = None
     withdrawn: bool = False
-    """Whether the controller cancelled the job for a halt; it is offered anew, with a new sequence, after `resume`."""
+    """Whether the controller cancelled the job for a halt; it is offered anew, with a new sequence,
+    after `resume`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +78,51 @@ class Halt:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """What the channel waits for, in words, and until when (seconds since 1970) where that is known."""
+    """What the channel waits for, in words, and until when (seconds since 1970) where that is
+    known."""
 
     kind: Literal[
-        "nothing", "coverage", "success", "least-number", "soak", "alarms", "approval", "deadline", "paused", "halted",
-        "window", "refused", "image", "rollback", "rollback-failed", "settling",
-    ]  # fmt: skip
+        "nothing",
+        "coverage",
+        "success",
+        "least-number",
+        "soak",
+        "alarms",
+        "approval",
+        "deadline",
+        "paused",
+        "halted",
+        "window",
+        "refused",
+        "image",
+        "rollback",
+        "rollback-failed",
+        "settling",
+    ]
     text: str
     ring: str | None = None
     until: float | None = None
 
 
-NEEDS_A_PERSON = frozenset({"approval", "paused", "halted", "refused", "image", "deadline", "rollback-failed"})
+NEEDS_A_PERSON = frozenset(
+    {"approval", "paused", "halted", "refused", "image", "deadline", "rollback-failed"}
+)
 """Kinds of waiting that end only when a person acts."""
 
 
 Deed = Literal[
-    "started", "passed", "last-good", "failed", "rollback", "rolled-back", "halted", "resumed", "superseded", "retried",
+    "started",
+    "passed",
+    "last-good",
+    "failed",
+    "rollback",
+    "rolled-back",
+    "halted",
+    "resumed",
+    "superseded",
+    "retried",
     "recovered",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +145,19 @@ class State:
     """The highest sequence number given to any offer of the channel."""
     last_good: Firmware | None = None
     previous_good: Firmware | None = None
-    """What was last good before; a manifest that names it again is a `git revert` and needs no allowDowngrade."""
+    """What was last good before; a manifest that names it again is a `git revert` and needs no
+    allowDowngrade."""
     candidate: Candidate | None = None
     stable: dict[str, Offer] = field(default_factory=dict)
-    """By ring: the job that gives the ring's devices, later joiners too, what the ring has proved."""
+    """By ring: the job that gives the ring's devices, later joiners too, what the ring has
+    proved."""
     exposing: tuple[str, ...] = ()
     """Jobs, other than the candidate's own, whose devices run firmware that was never proved."""
     rollback: Rollback | None = None
     halt: Halt | None = None
     halts: int = 0
-    """How many there have been: each has an id of its own, so that a `resume` ends the one it was meant for."""
+    """How many there have been: each has an id of its own, so that a `resume` ends the one it was
+    meant for."""
     refused: dict[str, str] = field(default_factory=dict)
     """Digests that are never offered again, with the reason."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -204,11 +235,19 @@ class Names:
     def sequence(self, job: str) -> int | None:
         """The sequence in one of this channel's job ids; None for any other job."""
         tail = job.removeprefix(self.prefix).rsplit("-", 1)
-        return int(tail[1]) if job.startswith(self.prefix) and len(tail) == 2 and tail[1].isdigit() else None
+        return (
+            int(tail[1])
+            if job.startswith(self.prefix) and len(tail) == 2 and tail[1].isdigit()
+            else None
+        )
 
 
 def approved(manifest: Manifest, control: Control, ring: str) -> bool:
-    """Whether a person approved, in the stack file or in control.json, that `ring` has proved this very image."""
+    """Whether a person approved, in the stack file or in control.json, that `ring` has proved this
+    very image."""
     wanted = Approval(ring=ring, sha256=manifest.firmware.sha256)
-    given = (*manifest.approvals, *(Approval(ring=a.ring, sha256=a.sha256) for a in control.approvals))
+    given = (
+        *manifest.approvals,
+        *(Approval(ring=a.ring, sha256=a.sha256) for a in control.approvals),
+    )
     return wanted in given

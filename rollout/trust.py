@@ -1,6 +1,8 @@
-"""Whether `state.json` can be believed: signed by the channel's key, and as new as the jobs it made.
+"""Whether `state.json` can be believed: signed by the channel's key, and as new as the jobs it
+made.
 
-The controller asks before it acts on the state, `python -m ops` before it shows it, and both name a halt by the same id.
+The controller asks before it acts on the state, `python -m ops` before it shows it, and both name a
+halt by the same id.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from rollout.state import State
 
 
 class Distrusted(Exception):
-    """The state cannot be believed: missing although jobs exist, not signed by the controller's key, or older than its jobs.
+    """The state cannot be believed: missing although jobs exist, not signed by the controller's
+    key, or older than its jobs.
 
     `halt` is the id that a `resume` must name to start afresh.
     """
@@ -26,7 +29,8 @@ class Distrusted(Exception):
 
 
 def believed(body: bytes, keys: Sequence[str], verify: Callable[[str, str, bytes], bool]) -> State:
-    """The state in the bytes of `state.json`. Raises Distrusted unless one of the channel's keys signed it.
+    """The state in the bytes of `state.json`. Raises Distrusted unless one of the channel's keys
+    signed it.
 
     `verify` says whether a key made this DER signature over this signing input (KMS Verify).
     """
@@ -48,12 +52,15 @@ def believed(body: bytes, keys: Sequence[str], verify: Callable[[str, str, bytes
 def check_age(state: State | None, sequences: Iterable[int]) -> None:
     """Raises Distrusted when jobs know more than the state.
 
-    `sequences` are those of the channel's live jobs; where there is no state, of all its jobs that IoT still knows.
+    `sequences` are those of the channel's live jobs; where there is no state, of all its jobs that
+    IoT still knows.
     """
     newest = max(sequences, default=None)
     if newest is None:
         return
     if state is None:
-        raise Distrusted(f"lost-{newest}", "state.json is missing although jobs of the channel exist")
+        raise Distrusted(
+            f"lost-{newest}", "state.json is missing although jobs of the channel exist"
+        )
     if newest > state.sequence:
         raise Distrusted(f"older-{newest}", "state.json is older than the jobs it made")

@@ -15,7 +15,8 @@ LOOK_AHEAD = timedelta(days=366)
 
 @dataclass(frozen=True)
 class Cron:
-    """A cron line: the values each field allows; day and weekday as cron joins them (either, when both are given)."""
+    """A cron line: the values each field allows; day and weekday as cron joins them (either, when
+    both are given)."""
 
     minute: frozenset[int]
     hour: frozenset[int]
@@ -26,22 +27,35 @@ class Cron:
 
     def on_day(self, at: datetime) -> bool:
         day, weekday = at.day in self.day, at.isoweekday() % 7 in self.weekday
-        return at.month in self.month and ((day or weekday) if self.either_day else (day and weekday))
+        return at.month in self.month and (
+            (day or weekday) if self.either_day else (day and weekday)
+        )
 
     def matches(self, at: datetime) -> bool:
         return at.minute in self.minute and at.hour in self.hour and self.on_day(at)
 
 
 def parse_cron(text: str) -> Cron:
-    """Reads `minute hour day month weekday` with `*`, lists, ranges and steps; raises ValueError that says what is wrong."""
+    """Reads `minute hour day month weekday` with `*`, lists, ranges and steps; raises ValueError
+    that says what is wrong."""
     parts = text.split()
     if len(parts) != len(FIELDS):
-        raise ValueError(f"{text!r} has {len(parts)} fields; cron has 5: minute hour day month weekday, such as '0 2 * * 1-5'")
+        raise ValueError(
+            f"{text!r} has {len(parts)} fields; cron has 5: minute hour day month weekday, such as"
+            " '0 2 * * 1-5'"
+        )
     minute, hour, day, month, weekday = (
         _field(part, *field) for part, field in zip(parts, FIELDS, strict=True)
-    )  # fmt: skip
+    )
     weekday = frozenset(number % 7 for number in weekday)
-    return Cron(minute, hour, day, month, weekday, not parts[2].startswith("*") and not parts[4].startswith("*"))
+    return Cron(
+        minute,
+        hour,
+        day,
+        month,
+        weekday,
+        not parts[2].startswith("*") and not parts[4].startswith("*"),
+    )
 
 
 def _field(text: str, name: str, low: int, high: int) -> frozenset[int]:
@@ -67,7 +81,8 @@ def parse_time(text: str) -> datetime:
 
 
 def opens_at(now: datetime, start_at: str | None, window: Window | None) -> datetime | None:
-    """When a ring may start: `now` where it may at once, else the next opening; None where none comes within a year."""
+    """When a ring may start: `now` where it may at once, else the next opening; None where none
+    comes within a year."""
     at = max(now, parse_time(start_at)) if start_at else now
     if window is None:
         return at

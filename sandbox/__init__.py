@@ -1,1 +1,2 @@
-"""The sandbox: the `local` stack on a local AWS (MiniStack), with simulated devices. Nothing here can reach AWS."""
+"""The sandbox: the `local` stack on a local AWS (MiniStack), with simulated devices. Nothing here
+can reach AWS."""

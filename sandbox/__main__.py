@@ -35,26 +35,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the sandbox stays: `make up` goes on, `make down` ends it", file=sys.stderr)
+        print(
+            "interrupted; the sandbox stays: `make up` goes on, `make down` ends it",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no second error at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # nobody reads: no second error at exit
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sandbox", description="The local stack on a local AWS, with simulated devices."
+        prog="python -m sandbox",
+        description="The local stack on a local AWS, with simulated devices.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     limit = argparse.ArgumentParser(add_help=False)
-    limit.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds until it gives up (default %(default)g)")
+    limit.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT_SECONDS,
+        help="seconds until it gives up (default %(default)g)",
+    )
     up = commands.add_parser("up", parents=[limit], help="start it, deploy, update the devices")
     up.set_defaults(run=_up)
     status = commands.add_parser("status", help="show endpoints, outputs, jobs and devices")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(run=_status)
-    release = commands.add_parser("release", parents=[limit], help="ship another sample image from firmware/")
+    release = commands.add_parser(
+        "release", parents=[limit], help="ship another sample image from firmware/"
+    )
     release.add_argument("version", metavar="VERSION", help="e.g. 2.2.0")
     release.set_defaults(run=_release)
     down = commands.add_parser("down", help="stop it and remove all it left")
@@ -79,7 +92,11 @@ def _release(options: argparse.Namespace, place: Place, console: Console) -> int
 def _deploy_and_follow(limit: float, place: Place, console: Console) -> int:
     sandbox = _deployed(place, console)
     firmware = sandbox.manifest().firmware
-    _say(console, f"Releasing {firmware.version} ({firmware.sha256[:12]}) to {len(sandbox.outputs['deviceNames'])} devices.")
+    _say(
+        console,
+        f"Releasing {firmware.version} ({firmware.sha256[:12]}) to"
+        f" {len(sandbox.outputs['deviceNames'])} devices.",
+    )
     with watch.Screen(console) as screen, sandbox.devices():
         screen.known(sandbox.state())
         verdict = watch.follow(sandbox, limit=limit, show=screen.show)
@@ -96,7 +113,9 @@ def _deployed(place: Place, console: Console) -> Sandbox:
     if engine:
         raise SandboxError(f"ENGINE is {engine!r}: it can be `pulumi`, or unset")
     if (place.folder / engine_pulumi.BACKEND).exists():
-        raise SandboxError("this sandbox was deployed with ENGINE=pulumi: set it again, or `make down` first")
+        raise SandboxError(
+            "this sandbox was deployed with ENGINE=pulumi: set it again, or `make down` first"
+        )
     sandbox, made = session.build(place, say=lambda text: _say(console, text))
     what = f"{made.created} resources created, {made.updated} updated, {made.unchanged} unchanged"
     _say(console, f"Deployed in {made.seconds:.1f} s: {what}. Local AWS: {sandbox.endpoint}")
@@ -109,7 +128,11 @@ def _status(options: argparse.Namespace, place: Place, console: Console) -> int:
         print(json.dumps(_report(sandbox), indent=1))
         return 0
     running, state, rows = sandbox.running, sandbox.state(), watch.device_rows(sandbox)
-    _say(console, f"Local AWS {sandbox.endpoint}, MQTT localhost:{running.mqtt_port} (MiniStack, process {running.pid})")
+    _say(
+        console,
+        f"Local AWS {sandbox.endpoint}, MQTT localhost:{running.mqtt_port} (MiniStack, process"
+        f" {running.pid})",
+    )
     _say(console, "outputs (all of them, and what is in them: --json):")
     for name, value in _shown_outputs(sandbox).items():
         if isinstance(value, str) and "\n" not in value:
@@ -143,7 +166,11 @@ def _report(sandbox: Sandbox) -> dict[str, object]:
 
 def _shown_outputs(sandbox: Sandbox) -> dict[str, object]:
     """The outputs without certificates and keys."""
-    return {name: value for name, value in sandbox.outputs.items() if name not in ("deviceCertificates", "devicePrivateKeys")}
+    return {
+        name: value
+        for name, value in sandbox.outputs.items()
+        if name not in ("deviceCertificates", "devicePrivateKeys")
+    }
 
 
 def _down(_options: argparse.Namespace, place: Place, console: Console) -> int:
@@ -152,7 +179,8 @@ def _down(_options: argparse.Namespace, place: Place, console: Console) -> int:
 
 
 def _loopback_only() -> None:
-    """Nothing of the caller's AWS or proxy settings is meant for the sandbox: the devices' downloads honour proxies too."""
+    """Nothing of the caller's AWS or proxy settings is meant for the sandbox: the devices'
+    downloads honour proxies too."""
     for name in list(os.environ):
         if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
             del os.environ[name]

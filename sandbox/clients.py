@@ -1,4 +1,5 @@
-"""boto3 clients that can only reach the local AWS: loopback endpoint, fake credentials, nothing from the environment."""
+"""boto3 clients that can only reach the local AWS: loopback endpoint, fake credentials, nothing
+from the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
 ACCOUNT = "000000000000"
-"""MiniStack takes an access key of 12 digits as the account, and its bearer as the account's root."""
+"""MiniStack takes an access key of 12 digits as the account, and its bearer as the account's
+root."""
 SECRET = "test"
 
 _lock = threading.Lock()
@@ -32,19 +34,32 @@ def client(service: str, port: int, region: str) -> Any:
 @functools.cache
 def _client(service: str, port: int, region: str) -> Any:
     config = Config(
-        proxies={}, s3={"addressing_style": "path"}, max_pool_connections=32, connect_timeout=5, read_timeout=120,
-        retries={"total_max_attempts": 2, "mode": "standard"}, request_checksum_calculation="when_required",
-    )  # fmt: skip
+        proxies={},
+        s3={"addressing_style": "path"},
+        max_pool_connections=32,
+        connect_timeout=5,
+        read_timeout=120,
+        retries={"total_max_attempts": 2, "mode": "standard"},
+        request_checksum_calculation="when_required",
+    )
     return _session().client(
-        service, region_name=region, endpoint_url=endpoint(port), config=config,
-        aws_access_key_id=ACCOUNT, aws_secret_access_key=SECRET,
-    )  # fmt: skip
+        service,
+        region_name=region,
+        endpoint_url=endpoint(port),
+        config=config,
+        aws_access_key_id=ACCOUNT,
+        aws_secret_access_key=SECRET,
+    )
 
 
 @functools.cache
 def _session() -> boto3.session.Session:
-    """A session with every variable at botocore's default: no AWS_*, no profile, no file of the user's is looked at."""
-    variables = {name: (None, None, default, convert) for name, (_, _, default, convert) in _defaults().items()}
+    """A session with every variable at botocore's default: no AWS_*, no profile, no file of the
+    user's is looked at."""
+    variables = {
+        name: (None, None, default, convert)
+        for name, (_, _, default, convert) in _defaults().items()
+    }
     return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=variables))
 
 

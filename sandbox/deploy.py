@@ -1,7 +1,8 @@
 """Deploys the Pulumi program into the local AWS, in this process.
 
-The program runs under Pulumi's mocks, with mocks that make each resource for real through boto3 and return its true
-outputs. What was made is recorded, so that the next deployment makes only what changed.
+The program runs under Pulumi's mocks, with mocks that make each resource for real through boto3 and
+return its true outputs. What was made is recorded, so that the next deployment makes only what
+changed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from sandbox.place import ROOT, Place, SandboxError
 STACK = "local"
 RESOURCES, OUTPUTS, DEVICES = "resources.json", "outputs.json", "devices"
 MARKER = "/iot-ota-sandbox/instance"
-"""Name of the SSM parameter that tells a local AWS which holds this deployment from one that was emptied."""
+"""Name of the SSM parameter that tells a local AWS which holds this deployment from one that was
+emptied."""
 EXISTS = re.compile(r"AlreadyExist|AlreadyOwned|ResourceConflict")
 MISSING = re.compile(r"NotFound|NoSuch|NonExist|DoesNotExist")
 
@@ -62,12 +64,16 @@ class Deployment:
     """Why it began from empty although something had been deployed before."""
 
 
-def deploy(place: Place, *, root: Path = ROOT, overrides: Mapping[str, Any] | None = None, say: Say = print) -> Deployment:
-    """Makes the sandbox what the program and `Pulumi.local.yaml` say; starts MiniStack where it does not run.
+def deploy(
+    place: Place, *, root: Path = ROOT, overrides: Mapping[str, Any] | None = None, say: Say = print
+) -> Deployment:
+    """Makes the sandbox what the program and `Pulumi.local.yaml` say; starts MiniStack where it
+    does not run.
 
-    `overrides` replaces whole configuration keys (`iot-ota:firmware`). What vanished, must be replaced or is no longer in
-    the program is not repaired: the deployment then begins from empty, which `say` is told. Raises SandboxError, naming
-    the resource, when one cannot be made; the next call goes on from there.
+    `overrides` replaces whole configuration keys (`iot-ota:firmware`). What vanished, must be
+    replaced or is no longer in the program is not repaired: the deployment then begins from empty,
+    which `say` is told. Raises SandboxError, naming the resource, when one cannot be made; the next
+    call goes on from there.
     """
     began = time.monotonic()
     project, config = configuration(root, overrides or {})
@@ -95,13 +101,21 @@ def outputs(place: Place) -> dict[str, Any]:
 
 
 def configuration(root: Path, overrides: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """The project's name, and the `local` stack's configuration as Pulumi would hand it to the program."""
+    """The project's name, and the `local` stack's configuration as Pulumi would hand it to the
+    program."""
     project = _yaml(root / "Pulumi.yaml")
     name = str(project["name"])
-    values = {key: value["default"] for key, value in (project.get("config") or {}).items() if _has_default(value)}
+    values = {
+        key: value["default"]
+        for key, value in (project.get("config") or {}).items()
+        if _has_default(value)
+    }
     values |= _yaml(root / f"Pulumi.{STACK}.yaml").get("config") or {}
     values |= overrides
-    return name, {key if ":" in key else f"{name}:{key}": _setting(key, value) for key, value in values.items()}
+    return name, {
+        key if ":" in key else f"{name}:{key}": _setting(key, value)
+        for key, value in values.items()
+    }
 
 
 def _has_default(value: Any) -> bool:
@@ -119,7 +133,9 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _setting(key: str, value: Any) -> str:
     if isinstance(value, dict) and set(value) == {"secure"}:
-        raise SandboxError(f"{key} is encrypted: the sandbox has no key for it, and needs no secret")
+        raise SandboxError(
+            f"{key} is encrypted: the sandbox has no key for it, and needs no secret"
+        )
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
@@ -151,7 +167,9 @@ class Record:
 
     def save(self) -> None:
         body = ",\n".join(self._lines.values())
-        self.place.write(RESOURCES, f'{{"instance": {json.dumps(self.instance)}, "resources": {{\n{body}\n}}}}\n')
+        self.place.write(
+            RESOURCES, f'{{"instance": {json.dumps(self.instance)}, "resources": {{\n{body}\n}}}}\n'
+        )
 
 
 def _record(place: Place, aws: Aws) -> tuple[Record, str | None]:
@@ -174,12 +192,15 @@ def _empty(place: Place, aws: Aws) -> Record:
 
 
 def _begin(place: Place, aws: Aws) -> Record:
-    """A record of nothing. The devices go too: their certificates and what they remember belonged to the old stack."""
+    """A record of nothing. The devices go too: their certificates and what they remember belonged
+    to the old stack."""
     shutil.rmtree(place.folder / DEVICES, ignore_errors=True)
     (place.folder / OUTPUTS).unlink(missing_ok=True)
     record = Record(place, _instance(place))
     record.save()
-    aws.client("ssm").put_parameter(Name=MARKER, Value=record.instance, Type="String", Overwrite=True)
+    aws.client("ssm").put_parameter(
+        Name=MARKER, Value=record.instance, Type="String", Overwrite=True
+    )
     return record
 
 
@@ -198,24 +219,38 @@ def _marker(aws: Aws) -> str | None:
 
 
 def _attempt(
-    record: Record, aws: Aws, root: Path, project: str, config: Mapping[str, str], began: float, why: str | None = None
+    record: Record,
+    aws: Aws,
+    root: Path,
+    project: str,
+    config: Mapping[str, str],
+    began: float,
+    why: str | None = None,
 ) -> Deployment:
     maker = Maker(record, aws)
     exported = _run(maker, root, project, config)
     gone = sorted(set(record.resources) - maker.seen)
     if gone:
-        raise Rebuild(f"{_short(gone[0])} is no longer in the program" + (f" (and {len(gone) - 1} more)" if gone[1:] else ""))
+        raise Rebuild(
+            f"{_short(gone[0])} is no longer in the program"
+            + (f" (and {len(gone) - 1} more)" if gone[1:] else "")
+        )
     record.place.write(OUTPUTS, json.dumps(exported, indent=1, sort_keys=True) + "\n")
     return Deployment(
-        outputs=exported, created=maker.created, updated=maker.updated, rebuilt=why,
-        unchanged=len(record.resources) - maker.created - maker.updated, seconds=time.monotonic() - began,
-    )  # fmt: skip
+        outputs=exported,
+        created=maker.created,
+        updated=maker.updated,
+        rebuilt=why,
+        unchanged=len(record.resources) - maker.created - maker.updated,
+        seconds=time.monotonic() - began,
+    )
 
 
 def _run(maker: Maker, root: Path, project: str, config: Mapping[str, str]) -> dict[str, Any]:
     """Runs the program; its exports. What a handler raised comes out of here as it was raised.
 
-    In a thread of its own: Pulumi's settings and asyncio's event loop belong to a thread, and the caller keeps its own.
+    In a thread of its own: Pulumi's settings and asyncio's event loop belong to a thread, and the
+    caller keeps its own.
     """
     with ThreadPoolExecutor(1) as thread, _in_folder(root):
         running = thread.submit(_program, maker, root / "__main__.py", project, dict(config))
@@ -231,7 +266,8 @@ def _run(maker: Maker, root: Path, project: str, config: Mapping[str, str]) -> d
 
 def _program(maker: Maker, file: Path, project: str, config: dict[str, str]) -> dict[str, Any]:
     loop = asyncio.new_event_loop()
-    # one failure makes every output that waits for it fail, and asyncio would print them all; _run reports the first
+    # one failure makes every output that waits for it fail, and asyncio would print them all; _run
+    # reports the first
     loop.set_exception_handler(lambda _loop, _context: None)
     asyncio.set_event_loop(loop)
     exported: dict[str, Any] = {}
@@ -243,7 +279,9 @@ def _program(maker: Maker, file: Path, project: str, config: dict[str, str]) -> 
 
     try:
         pulumi.runtime.reset_options()
-        pulumi.runtime.set_mocks(maker, project=project, stack=STACK, preview=False, monitor=Monitor(maker))
+        pulumi.runtime.set_mocks(
+            maker, project=project, stack=STACK, preview=False, monitor=Monitor(maker)
+        )
         pulumi.runtime.set_all_config(config)
         complete: Any = pulumi.runtime.test
         complete(program)()
@@ -264,7 +302,8 @@ def _in_folder(root: Path) -> Iterator[None]:
 
 
 class Monitor(MockMonitor):
-    """Tells the mocks the URN of the resource that they are asked to make, which their own arguments leave out."""
+    """Tells the mocks the URN of the resource that they are asked to make, which their own
+    arguments leave out."""
 
     def __init__(self, maker: Maker) -> None:
         super().__init__(maker)
@@ -278,7 +317,8 @@ class Monitor(MockMonitor):
 
 
 class Maker(Mocks):
-    """Makes, updates or leaves alone each resource that the program registers. Called from several threads."""
+    """Makes, updates or leaves alone each resource that the program registers. Called from several
+    threads."""
 
     def __init__(self, record: Record, aws: Aws) -> None:
         self.record, self.aws = record, aws
@@ -298,13 +338,16 @@ class Maker(Mocks):
         return self._guarded(args.token, lambda: self._look_up(args))
 
     def _guarded(self, what: str, work: Callable[[], Any]) -> Any:
-        """Runs `work` unless something failed before; the first failure is kept, named and ends the deployment."""
+        """Runs `work` unless something failed before; the first failure is kept, named and ends the
+        deployment."""
         if self.failure is not None:
             raise self.failure
         try:
             return work()
         except Exception as error:
-            failure = error if isinstance(error, Rebuild) else SandboxError(f"{what}: {_one_line(error)}")
+            failure = (
+                error if isinstance(error, Rebuild) else SandboxError(f"{what}: {_one_line(error)}")
+            )
             self._keep(failure)
             raise failure from error
 
@@ -323,7 +366,9 @@ class Maker(Mocks):
         if handler is None:
             raise SandboxError("the sandbox has no handler for this type")
         if args.resource_id:
-            raise SandboxError("the sandbox makes everything itself: there is nothing to read or import")
+            raise SandboxError(
+                "the sandbox makes everything itself: there is nothing to read or import"
+            )
         urn, inputs = self.now.urn, _plain(args.inputs)
         with self._lock:
             if urn in self.seen:
@@ -336,7 +381,11 @@ class Maker(Mocks):
         if replaced := handler.replaces(changed):
             raise Rebuild(f"{args.name} must be replaced ({', '.join(sorted(replaced))} changed)")
         resource = Resource(
-            name=args.name, inputs=Inputs(inputs), aws=self.aws, old=old["outputs"] if old else None, changed=changed
+            name=args.name,
+            inputs=Inputs(inputs),
+            aws=self.aws,
+            old=old["outputs"] if old else None,
+            changed=changed,
         )
         id_, made = self._made(handler.make, resource)
         if unknown := resource.inputs.unread & changed if old else resource.inputs.unread:
@@ -348,7 +397,8 @@ class Maker(Mocks):
         return id_, {**inputs, **made}
 
     def _made(self, make: Callable[[Resource], Made], resource: Resource) -> Made:
-        """Calls the handler; that AWS has what is not on record, or lost what is, means that both must begin anew."""
+        """Calls the handler; that AWS has what is not on record, or lost what is, means that both
+        must begin anew."""
         try:
             return make(resource)
         except ClientError as error:
@@ -361,7 +411,8 @@ class Maker(Mocks):
 
 
 def _plain(value: Any) -> Any:
-    """`value` without the SDK's secret markers, and with whole numbers as int: they travel as floats."""
+    """`value` without the SDK's secret markers, and with whole numbers as int: they travel as
+    floats."""
     if rpc.is_rpc_secret(value):
         return _plain(rpc.unwrap_rpc_secret(value))
     if isinstance(value, dict):

@@ -1,7 +1,9 @@
-"""The reference device: one simulated device that takes firmware jobs as docs/device-contract.md says.
+"""The reference device: one simulated device that takes firmware jobs as docs/device-contract.md
+says.
 
-Each device has one thread of its own, which sleeps until IoT says that the next job changed. The rules are in judge.py, the
-download in download.py, slots, memory and boot loader in slots.py, the connection in link.py.
+Each device has one thread of its own, which sleeps until IoT says that the next job changed. The
+rules are in judge.py, the download in download.py, slots, memory and boot loader in slots.py, the
+connection in link.py.
 """
 
 from __future__ import annotations
@@ -17,14 +19,24 @@ from typing import Any, Literal, Protocol
 from rollout.document import Statement
 from sandbox.download import NO_DOWNLOAD, Download, DownloadError
 from sandbox.judge import AlreadyThere, Fail, Reject, judge, load_keys
-from sandbox.link import Endpoint, Execution, JobEnded, Link, Refused, Stopped, Unreachable, VersionMismatch
+from sandbox.link import (
+    Endpoint,
+    Execution,
+    JobEnded,
+    Link,
+    Refused,
+    Stopped,
+    Unreachable,
+    VersionMismatch,
+)
 from sandbox.slots import JobKey, Outcome, Slots
 
 Step = Literal["checking", "downloading", "installing", "rebooting", "self-test", "reporting"]
 MAX_DETAIL = 1024
 """Characters in a value of statusDetails (UpdateJobExecution)."""
 QUARTER = 25
-"""A download reports each quarter (percent), at least PROGRESS_SECONDS apart: a short one reports its start only."""
+"""A download reports each quarter (percent), at least PROGRESS_SECONDS apart: a short one reports
+its start only."""
 PROGRESS_SECONDS = 5.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds until an unanswered request is made again, doubling."""
@@ -34,7 +46,8 @@ CONFLICTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """What one device is born with. PEM texts; `public_key_pem` may hold two keys while the signing key is rotated."""
+    """What one device is born with. PEM texts; `public_key_pem` may hold two keys while the signing
+    key is rotated."""
 
     thing: str
     serial: str
@@ -57,7 +70,8 @@ class Faults:
     """What a test may do to a device; nothing by default."""
 
     die_at: Step | None = None
-    """The power is cut in this step: nothing more is written or sent. A new Device with the same folder is the next boot."""
+    """The power is cut in this step: nothing more is written or sent. A new Device with the same
+    folder is the next boot."""
     seconds_per_step: float = 0.0
 
 
@@ -75,9 +89,12 @@ class Connection(Protocol):
     def start_next(self) -> Execution | None: ...
     def document(self, execution: Execution) -> object: ...
     def update(
-        self, execution: Execution, version: int, status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"],
+        self,
+        execution: Execution,
+        version: int,
+        status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"],
         details: dict[str, str],
-    ) -> int: ...  # fmt: skip
+    ) -> int: ...
     def report(self, reported: dict[str, Any]) -> None: ...
 
 
@@ -91,9 +108,13 @@ class Device:
     """
 
     def __init__(
-        self, config: DeviceConfig, on_progress: Callable[[str, str], None] | None = None, *,
-        faults: Faults = Faults(), connect: Connect = Link,
-    ) -> None:  # fmt: skip
+        self,
+        config: DeviceConfig,
+        on_progress: Callable[[str, str], None] | None = None,
+        *,
+        faults: Faults = Faults(),
+        connect: Connect = Link,
+    ) -> None:
         self.config = config
         self.died = threading.Event()
         self._on_progress = on_progress
@@ -104,11 +125,17 @@ class Device:
         """Trouble to tell, once; None says that IoT may have work."""
         self._trouble: str | None = None
         endpoint = Endpoint(
-            thing=config.thing, certificate_pem=config.certificate_pem, private_key_pem=config.private_key_pem,
-            ca_pem=config.ca_pem, host=config.host, port=config.port,
-        )  # fmt: skip
+            thing=config.thing,
+            certificate_pem=config.certificate_pem,
+            private_key_pem=config.private_key_pem,
+            ca_pem=config.ca_pem,
+            host=config.host,
+            port=config.port,
+        )
         self._link = connect(endpoint, lambda: self._events.put(None), self._events.put)
-        self._thread = threading.Thread(target=self._live, name=f"device {config.serial}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._live, name=f"device {config.serial}", daemon=True
+        )
         self._reported: dict[str, Any] | None = None
 
     def start(self) -> None:
@@ -116,7 +143,8 @@ class Device:
         self._thread.start()
 
     def stop(self) -> None:
-        """Disconnects and waits for the thread to end. What was in hand is resumed by the next Device with this folder."""
+        """Disconnects and waits for the thread to end. What was in hand is resumed by the next
+        Device with this folder."""
         self._link.interrupt()
         self._events.put(None)
         if self._thread.ident is not None:
@@ -138,7 +166,8 @@ class Device:
             self._link.close()
 
     def _called(self, timeout: float | None) -> bool:
-        """Waits for an event, or until it is time to try again; True where there may be work. Takes all events at once."""
+        """Waits for an event, or until it is time to try again; True where there may be work. Takes
+        all events at once."""
         work = False
         try:
             while True:
@@ -156,7 +185,8 @@ class Device:
         return work
 
     def _work(self, retry: float | None) -> float | None:
-        """Does all that is to do; returns the seconds after which to try again, None when nothing is left."""
+        """Does all that is to do; returns the seconds after which to try again, None when nothing
+        is left."""
         try:
             self._publish()
             while self._take_next():
@@ -185,7 +215,10 @@ class Device:
             self._enter("reporting")
             self._publish()
             job.update(outcome.status, self._details(outcome))
-            self._tell(f"{outcome.status}: {outcome.reason}" + (f" ({outcome.detail})" if outcome.detail else ""))
+            self._tell(
+                f"{outcome.status}: {outcome.reason}"
+                + (f" ({outcome.detail})" if outcome.detail else "")
+            )
         except JobEnded as ended:
             self._tell(f"{execution.job_id} ended meanwhile: {ended.status}")
         return True
@@ -198,7 +231,9 @@ class Device:
         if isinstance(verdict, Reject):
             return Outcome(status="REJECTED", reason=verdict.reason, detail=verdict.detail)
         if isinstance(verdict, AlreadyThere):
-            self._slots.remember(sequence=max(self._slots.memory.sequence, verdict.statement.sequence))
+            self._slots.remember(
+                sequence=max(self._slots.memory.sequence, verdict.statement.sequence)
+            )
             return Outcome(status="SUCCEEDED", reason="already installed")
         try:
             return self._install(job, key, verdict.statement, verdict.url)
@@ -217,12 +252,19 @@ class Device:
             progress.at(have)
 
         Download(
-            target, statement.size, statement.sha256,
-            fresh_url=lambda: self._fresh_url(job), pause=self._link.sleep, on_bytes=on_bytes,
-        ).run(url)  # fmt: skip
+            target,
+            statement.size,
+            statement.sha256,
+            fresh_url=lambda: self._fresh_url(job),
+            pause=self._link.sleep,
+            on_bytes=on_bytes,
+        ).run(url)
         self._enter("installing")
         self._die("installing")
-        job.update("IN_PROGRESS", {"step": "rebooting", "percent": "100", "version": self._slots.memory.version})
+        job.update(
+            "IN_PROGRESS",
+            {"step": "rebooting", "percent": "100", "version": self._slots.memory.version},
+        )
         self._slots.try_out(statement, key)
         self._enter("rebooting")
         self._die("rebooting")
@@ -234,9 +276,14 @@ class Device:
         return outcome
 
     def _fresh_url(self, job: _Job) -> str:
-        """A newly presigned URL for the job in hand; everything else in the document must be as it was."""
+        """A newly presigned URL for the job in hand; everything else in the document must be as it
+        was."""
         old, new = job.execution.document, self._link.document(job.execution)
-        if not isinstance(old, dict) or not isinstance(new, dict) or new.get("release") != old.get("release"):
+        if (
+            not isinstance(old, dict)
+            or not isinstance(new, dict)
+            or new.get("release") != old.get("release")
+        ):
             raise DownloadError(NO_DOWNLOAD, "the job's document changed")
         verdict = judge(new, self._slots.memory, self._keys, self.config)
         if isinstance(verdict, Fail | Reject | AlreadyThere):
@@ -293,8 +340,13 @@ class _Job:
         self._link = link
         self._version = execution.version
 
-    def update(self, status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"], details: dict[str, str]) -> None:
-        """Raises JobEnded when the execution is over. Another version than expected is taken as it is found."""
+    def update(
+        self,
+        status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"],
+        details: dict[str, str],
+    ) -> None:
+        """Raises JobEnded when the execution is over. Another version than expected is taken as it
+        is found."""
         for _ in range(CONFLICTS):
             try:
                 self._version = self._link.update(self.execution, self._version, status, details)
@@ -313,7 +365,11 @@ class _Progress:
 
     def at(self, have: int) -> None:
         percent = self._percent(have)
-        if percent // QUARTER > self._quarter and time.monotonic() >= self._not_before and percent < 100:
+        if (
+            percent // QUARTER > self._quarter
+            and time.monotonic() >= self._not_before
+            and percent < 100
+        ):
             self._report(percent)
 
     def _report(self, percent: int) -> None:

@@ -1,4 +1,5 @@
-"""Downloads one image over HTTP into a file: resumes, takes a fresh URL when the old one ended, never exceeds the size."""
+"""Downloads one image over HTTP into a file: resumes, takes a fresh URL when the old one ended,
+never exceeds the size."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ WHOLE_TRIES = 3
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0
 """Seconds: the wait doubles from the first to the longest, each drawn from its upper half."""
 URL_ENDED = frozenset({400, 401, 403})
-"""What S3 answers to a presigned URL that expired (403), or whose session did (400 ExpiredToken)."""
+"""What S3 answers to a presigned URL that expired (403), or whose session did (400
+ExpiredToken)."""
 GONE = frozenset({404, 410})
 
 WRONG_SIZE = "wrong size"
@@ -46,10 +48,15 @@ class _Interrupted(Exception):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS, no redirect, no proxy, no file: or ftp: address, whatever the document says."""
+    """HTTP and HTTPS, no redirect, no proxy, no file: or ftp: address, whatever the document
+    says."""
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
-                    urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler):  # fmt: skip
+    for handler in (
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.HTTPDefaultErrorHandler,
+    ):
         opener.add_handler(handler())
     return opener
 
@@ -57,14 +64,21 @@ def _opener() -> urllib.request.OpenerDirector:
 class Download:
     """One image on its way into `target`.
 
-    `fresh_url` asks IoT for a new presigned URL; `pause` waits that many seconds; `on_bytes` is told how many bytes are
-    in the file after each chunk. Whatever these three raise passes through, and the bytes on disk stay for the next time.
+    `fresh_url` asks IoT for a new presigned URL; `pause` waits that many seconds; `on_bytes` is
+    told how many bytes are in the file after each chunk. Whatever these three raise passes through,
+    and the bytes on disk stay for the next time.
     """
 
     def __init__(
-        self, target: Path, size: int, sha256: str, *,
-        fresh_url: Callable[[], str], pause: Callable[[float], None], on_bytes: Callable[[int], None] = lambda _: None,
-    ) -> None:  # fmt: skip
+        self,
+        target: Path,
+        size: int,
+        sha256: str,
+        *,
+        fresh_url: Callable[[], str],
+        pause: Callable[[float], None],
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._target, self._size, self._sha256 = target, size, sha256
         self._fresh_url, self._pause, self._on_bytes = fresh_url, pause, on_bytes
         self._opener = _opener()
@@ -72,7 +86,8 @@ class Download:
         """Whether the file came in one answer, with nothing left over from an earlier one."""
 
     def run(self, url: str) -> None:
-        """Returns when the whole, verified image is in the file and on disk; raises DownloadError when it cannot be."""
+        """Returns when the whole, verified image is in the file and on disk; raises DownloadError
+        when it cannot be."""
         for _ in range(WHOLE_TRIES):
             self._fill(url)
             if self._digest() == self._sha256:
@@ -89,7 +104,9 @@ class Download:
             if fruitless == ATTEMPTS or refused == REFUSALS:
                 raise DownloadError(NO_DOWNLOAD, why)
             if fruitless:
-                self._pause(min(FIRST_WAIT * 2 ** (fruitless - 1), LONGEST_WAIT) * random.uniform(0.5, 1.0))
+                self._pause(
+                    min(FIRST_WAIT * 2 ** (fruitless - 1), LONGEST_WAIT) * random.uniform(0.5, 1.0)
+                )
             try:
                 self._attempt(url)
             except HTTPError as error:
@@ -108,13 +125,17 @@ class Download:
         if error.code in GONE:
             raise DownloadError(NO_DOWNLOAD, f"HTTP {error.code}")
         if error.code == 416:
-            raise DownloadError(WRONG_SIZE, f"the image ends before byte {self._have()} of {self._size}")
+            raise DownloadError(
+                WRONG_SIZE, f"the image ends before byte {self._have()} of {self._size}"
+            )
         return f"HTTP {error.code}"
 
     def _attempt(self, url: str) -> None:
         have = self._have()
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        with self._opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+        with self._opener.open(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+        ) as answer:
             start, total = _extent(answer)
             if total is not None and total != self._size:
                 raise DownloadError(WRONG_SIZE, f"{total} bytes instead of {self._size}")
@@ -124,7 +145,8 @@ class Download:
             self._receive(answer, start)
 
     def _receive(self, answer: HTTPResponse, start: int) -> None:
-        """Writes the answer's body from `start` on; reads at most one byte more than there may be."""
+        """Writes the answer's body from `start` on; reads at most one byte more than there may
+        be."""
         with self._target.open("r+b" if start else "wb") as file:
             file.seek(start)
             have = start

@@ -1,4 +1,5 @@
-"""What a device makes of a job document: the rules, without network or disk. docs/device-contract.md tells them in words."""
+"""What a device makes of a job document: the rules, without network or disk.
+docs/device-contract.md tells them in words."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class Identity(Protocol):
 
 @dataclass(frozen=True)
 class Accept:
-    """Download and install it; `statement` is verified, `url` is not (the digest covers what it brings)."""
+    """Download and install it; `statement` is verified, `url` is not (the digest covers what it
+    brings)."""
 
     statement: Statement
     url: str
@@ -92,18 +94,28 @@ Verdict = Accept | AlreadyThere | Reject | Fail
 
 
 def load_keys(pem: str) -> tuple[EllipticCurvePublicKey, ...]:
-    """The P-256 public keys in a text of one or more PEM blocks (more than one while a key is rotated)."""
+    """The P-256 public keys in a text of one or more PEM blocks (more than one while a key is
+    rotated)."""
     keys = tuple(load_pem_public_key(block.encode()) for block in PEM_BLOCK.findall(pem))
     if not keys:
         raise ValueError("no public key in the PEM text")
-    p256 = tuple(key for key in keys if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1))
+    p256 = tuple(
+        key
+        for key in keys
+        if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+    )
     if len(p256) < len(keys):
-        raise ValueError("a release is signed with ECDSA on P-256; the PEM text holds another kind of key")
+        raise ValueError(
+            "a release is signed with ECDSA on P-256; the PEM text holds another kind of key"
+        )
     return p256
 
 
-def judge(document: object, memory: Running, keys: Sequence[EllipticCurvePublicKey], config: Identity) -> Verdict:
-    """The verdict on a job document, as parsed from JSON. Pure: the same arguments give the same verdict."""
+def judge(
+    document: object, memory: Running, keys: Sequence[EllipticCurvePublicKey], config: Identity
+) -> Verdict:
+    """The verdict on a job document, as parsed from JSON. Pure: the same arguments give the same
+    verdict."""
     parts = _parts(document)
     if isinstance(parts, Fail):
         return parts
@@ -119,7 +131,8 @@ def judge(document: object, memory: Running, keys: Sequence[EllipticCurvePublicK
 
 
 def verify(token: str, keys: Sequence[EllipticCurvePublicKey]) -> Statement | Fail:
-    """The statement in a compact JWS that one of the keys signed. `kid` is only a name: every key is tried."""
+    """The statement in a compact JWS that one of the keys signed. `kid` is only a name: every key
+    is tried."""
     if not COMPACT_JWS.fullmatch(token):
         return Fail(BAD_SIGNATURE, "not a compact ES256 signature")
     why = "no key"
@@ -147,7 +160,8 @@ def _parts(document: object) -> tuple[str, str] | Fail:
 
 
 def may_fetch(url: str) -> bool:
-    """HTTPS everywhere; plain HTTP on the loopback interface only, which is where the sandbox's S3 is."""
+    """HTTPS everywhere; plain HTTP on the loopback interface only, which is where the sandbox's S3
+    is."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -174,7 +188,11 @@ def _statement(payload: bytes) -> Statement | Fail:
         return Fail(BAD_STATEMENT, error.mistakes[0])
     except ValueError as error:
         return Fail(BAD_STATEMENT, str(error))
-    if not SHA256_HEX.fullmatch(statement.sha256) or statement.size < 1 or not 1 <= statement.sequence < 2**63:
+    if (
+        not SHA256_HEX.fullmatch(statement.sha256)
+        or statement.size < 1
+        or not 1 <= statement.sequence < 2**63
+    ):
         return Fail(BAD_STATEMENT, "sha256, size or sequence out of range")
     return statement
 
@@ -186,7 +204,10 @@ def _by_version(statement: Statement, url: str, memory: Running) -> Verdict:
         return Reject(STALE_SEQUENCE, f"{statement.sequence}, accepted was {memory.sequence}")
     running = Version(memory.version)
     if statement.minimum_version is not None and running < Version(statement.minimum_version):
-        return Reject(BELOW_MINIMUM, f"installs over {statement.minimum_version} or newer, running is {running}")
+        return Reject(
+            BELOW_MINIMUM,
+            f"installs over {statement.minimum_version} or newer, running is {running}",
+        )
     if running > Version(statement.version) and not statement.downgrade:
         return Reject(NEWER_RUNNING, f"{statement.version} offered, running is {running}")
     return Accept(statement, url)

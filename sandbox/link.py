@@ -1,6 +1,8 @@
-"""A device's connection to AWS IoT: MQTT 5 over mutual TLS, with the SDK's typed jobs and shadow clients.
+"""A device's connection to AWS IoT: MQTT 5 over mutual TLS, with the SDK's typed jobs and shadow
+clients.
 
-Every call here is made by the device's own thread and waits for the answer there; the SDK's threads only pass events on.
+Every call here is made by the device's own thread and waits for the answer there; the SDK's threads
+only pass events on.
 """
 
 from __future__ import annotations
@@ -12,8 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from awscrt import mqtt5
-from awscrt.mqtt_request_response import ClientOptions, SubscriptionStatusEvent, SubscriptionStatusEventType
-from awsiot import ServiceStreamOptions, V2ServiceException, iotjobs, iotshadow, mqtt5_client_builder
+from awscrt.mqtt_request_response import (
+    ClientOptions,
+    SubscriptionStatusEvent,
+    SubscriptionStatusEventType,
+)
+from awsiot import (
+    ServiceStreamOptions,
+    V2ServiceException,
+    iotjobs,
+    iotshadow,
+    mqtt5_client_builder,
+)
 
 T = TypeVar("T")
 
@@ -23,7 +35,8 @@ STOP_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 60
 RECONNECT_MILLISECONDS = (250, 20_000)
 REQUEST_SUBSCRIPTIONS = 10
-"""Response topics subscribed at once; a job in hand needs five (start-next, update, get, two of the shadow)."""
+"""Response topics subscribed at once; a job in hand needs five (start-next, update, get, two of the
+shadow)."""
 ENDED = frozenset({"InvalidStateTransition", "TerminalStateReached", "ResourceNotFound"})
 """Answers that say: this execution is over, or gone with its job."""
 BUSY = frozenset({"RequestThrottled", "InternalError"})
@@ -42,7 +55,8 @@ class Stopped(Exception):
 
 
 class JobEnded(Exception):
-    """The execution is terminal or deleted: cancelled, timed out, removed. `status` as far as known."""
+    """The execution is terminal or deleted: cancelled, timed out, removed. `status` as far as
+    known."""
 
     def __init__(self, status: str) -> None:
         self.status = status
@@ -69,7 +83,8 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where and as whom a device connects. The client id is the thing name, as the device policy demands."""
+    """Where and as whom a device connects. The client id is the thing name, as the device policy
+    demands."""
 
     thing: str
     certificate_pem: str
@@ -82,26 +97,38 @@ class Endpoint:
 class Link:
     """One connection; the SDK reconnects by itself. Both callbacks run on the SDK's threads.
 
-    `on_ready` is called after every subscribe to notify-next and for every message there, `on_trouble` with a short text
-    when a connection attempt or the subscription failed.
+    `on_ready` is called after every subscribe to notify-next and for every message there,
+    `on_trouble` with a short text when a connection attempt or the subscription failed.
     """
 
-    def __init__(self, endpoint: Endpoint, on_ready: Callable[[], None], on_trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, on_ready: Callable[[], None], on_trouble: Callable[[str], None]
+    ) -> None:
         self._thing = endpoint.thing
         self._stopping: Future[None] = Future()
         self._stopped = threading.Event()
         self._on_ready, self._on_trouble = on_ready, on_trouble
         self._client = mqtt5_client_builder.mtls_from_bytes(
-            endpoint.certificate_pem.encode(), endpoint.private_key_pem.encode(),
-            endpoint=endpoint.host, port=endpoint.port, ca_bytes=endpoint.ca_pem.encode() or None, client_id=endpoint.thing,
-            keep_alive_interval_sec=KEEP_ALIVE_SECONDS, min_reconnect_delay_ms=RECONNECT_MILLISECONDS[0],
-            max_reconnect_delay_ms=RECONNECT_MILLISECONDS[1], retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
-            on_lifecycle_connection_failure=lambda data: on_trouble(f"cannot connect: {data.exception}"),
+            endpoint.certificate_pem.encode(),
+            endpoint.private_key_pem.encode(),
+            endpoint=endpoint.host,
+            port=endpoint.port,
+            ca_bytes=endpoint.ca_pem.encode() or None,
+            client_id=endpoint.thing,
+            keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
+            min_reconnect_delay_ms=RECONNECT_MILLISECONDS[0],
+            max_reconnect_delay_ms=RECONNECT_MILLISECONDS[1],
+            retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
+            on_lifecycle_connection_failure=lambda data: on_trouble(
+                f"cannot connect: {data.exception}"
+            ),
             on_lifecycle_stopped=lambda _: self._stopped.set(),
-        )  # fmt: skip
+        )
         options = ClientOptions(REQUEST_SUBSCRIPTIONS, 1, REQUEST_SECONDS)
         self._jobs = iotjobs.IotJobsClientV2(self._client, options)
-        self._shadow = iotshadow.IotShadowClientV2(self._client, ClientOptions(2, 1, REQUEST_SECONDS))
+        self._shadow = iotshadow.IotShadowClientV2(
+            self._client, ClientOptions(2, 1, REQUEST_SECONDS)
+        )
         self._stream = self._jobs.create_next_job_execution_changed_stream(
             iotjobs.NextJobExecutionChangedSubscriptionRequest(thing_name=endpoint.thing),
             ServiceStreamOptions(lambda _: on_ready(), self._on_subscription),
@@ -129,47 +156,66 @@ class Link:
             raise Stopped
 
     def start_next(self) -> Execution | None:
-        """Takes the next job: the one in progress if there is one, else the oldest queued, which then is IN_PROGRESS."""
+        """Takes the next job: the one in progress if there is one, else the oldest queued, which
+        then is IN_PROGRESS."""
         answer = self._answer(
-            self._jobs.start_next_pending_job_execution(iotjobs.StartNextPendingJobExecutionRequest(thing_name=self._thing))
+            self._jobs.start_next_pending_job_execution(
+                iotjobs.StartNextPendingJobExecutionRequest(thing_name=self._thing)
+            )
         )
         execution = answer.execution
         if execution is None or execution.job_id is None:
             return None
         return Execution(
-            job_id=execution.job_id, number=execution.execution_number, version=execution.version_number,
+            job_id=execution.job_id,
+            number=execution.execution_number,
+            version=execution.version_number,
             document=execution.job_document,
-        )  # fmt: skip
+        )
 
     def document(self, execution: Execution) -> object:
         """The execution's job document once more, with a newly presigned URL."""
         request = iotjobs.DescribeJobExecutionRequest(
-            thing_name=self._thing, job_id=execution.job_id, execution_number=execution.number, include_job_document=True
+            thing_name=self._thing,
+            job_id=execution.job_id,
+            execution_number=execution.number,
+            include_job_document=True,
         )
         return self._answer(self._jobs.describe_job_execution(request)).execution.job_document
 
     def update(
-        self, execution: Execution, version: int, status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"],
+        self,
+        execution: Execution,
+        version: int,
+        status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"],
         details: Mapping[str, str],
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Sets the execution's status if it still has this version; returns the new version."""
         request = iotjobs.UpdateJobExecutionRequest(
-            thing_name=self._thing, job_id=execution.job_id, execution_number=execution.number, expected_version=version,
-            status=status, status_details=dict(details), include_job_execution_state=True,
-        )  # fmt: skip
+            thing_name=self._thing,
+            job_id=execution.job_id,
+            execution_number=execution.number,
+            expected_version=version,
+            status=status,
+            status_details=dict(details),
+            include_job_execution_state=True,
+        )
         state = self._answer(self._jobs.update_job_execution(request)).execution_state
         return version + 1 if state is None else int(state.version_number)
 
     def report(self, reported: Mapping[str, Any]) -> None:
         """Writes the reported state of the classic shadow."""
         request = iotshadow.UpdateShadowRequest(
-            thing_name=self._thing, state=iotshadow.ShadowState(reported=dict(reported), reported_is_nullable=False)
+            thing_name=self._thing,
+            state=iotshadow.ShadowState(reported=dict(reported), reported_is_nullable=False),
         )
         self._answer(self._shadow.update_shadow(request))
 
     def _answer(self, future: Future[T]) -> T:
         either: list[Future[Any]] = [future, self._stopping]
-        done = wait(either, timeout=REQUEST_SECONDS + STOP_SECONDS, return_when=FIRST_COMPLETED).done
+        done = wait(
+            either, timeout=REQUEST_SECONDS + STOP_SECONDS, return_when=FIRST_COMPLETED
+        ).done
         if self._stopping in done:
             raise Stopped
         if future not in done:
@@ -192,7 +238,9 @@ def _meaning(error: V2ServiceException) -> Exception:
     if answer is None:
         return Unreachable(str(error.inner_error))
     status = getattr(getattr(answer, "execution_state", None), "status", None)
-    if answer.code in ENDED or (answer.code == "VersionMismatch" and status not in ("QUEUED", "IN_PROGRESS")):
+    if answer.code in ENDED or (
+        answer.code == "VersionMismatch" and status not in ("QUEUED", "IN_PROGRESS")
+    ):
         return JobEnded(status or answer.code)
     if answer.code == "VersionMismatch":
         return VersionMismatch(answer.execution_state.version_number)

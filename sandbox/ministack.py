@@ -44,7 +44,8 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def start(place: Place) -> Running:
-    """The running MiniStack of this place, started if it does not run. Raises SandboxError when it cannot be."""
+    """The running MiniStack of this place, started if it does not run. Raises SandboxError when it
+    cannot be."""
     place.create()
     current = running(place)
     if current and healthy(current):
@@ -73,7 +74,8 @@ def stop(place: Place) -> bool:
 
 
 def running(place: Place) -> Running | None:
-    """The MiniStack that this place started, if its process lives. A process that merely has its old id is not it."""
+    """The MiniStack that this place started, if its process lives. A process that merely has its
+    old id is not it."""
     data = place.read(RECORD)
     try:
         current = Running(**data)
@@ -127,25 +129,40 @@ def _launch(place: Place) -> Running:
             break
         time.sleep(0.05)
     stop(place)
-    raise SandboxError(f"MiniStack did not start: {_last_line(place.folder / LOG)} (its log is {place.folder / LOG})")
+    raise SandboxError(
+        f"MiniStack did not start: {_last_line(place.folder / LOG)} (its log is"
+        f" {place.folder / LOG})"
+    )
 
 
 def _spawn(place: Place, token: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Detached: its own session, no terminal and no pipe of the caller's.
 
-    The token stands in the command line as an -X option, which Python ignores, so that the process can be told from
-    every other one.
+    The token stands in the command line as an -X option, which Python ignores, so that the process
+    can be told from every other one.
     """
     settings = {
-        "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(place.port), "IOT_MTLS_PORT": str(place.mqtt_port),
-        "LOG_LEVEL": "WARNING", "HOME": str(place.folder / "home"), "TMPDIR": str(place.folder / "tmp"),
-        "DOCKER_HOST": f"unix://{place.folder / 'no-docker'}", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(place.port),
+        "IOT_MTLS_PORT": str(place.mqtt_port),
+        "LOG_LEVEL": "WARNING",
+        "HOME": str(place.folder / "home"),
+        "TMPDIR": str(place.folder / "tmp"),
+        "DOCKER_HOST": f"unix://{place.folder / 'no-docker'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-P", "-X", _mark(token), CLOSED], env={**passed, **settings}, cwd=place.folder,
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-P", "-X", _mark(token), CLOSED],
+        env={**passed, **settings},
+        cwd=place.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
 
 
 def _mark(token: str) -> str:
@@ -157,14 +174,19 @@ def _is_ours(current: Running) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process; empty when it does not exist or has ended and was not yet waited for."""
+    """The command line of a process; empty when it does not exist or has ended and was not yet
+    waited for."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         pass
     if Path("/proc/self").exists():
         return ""
-    shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return shown.stdout
 
 
@@ -180,8 +202,8 @@ def _gone(current: Running) -> bool:
 def _check_ports(place: Place, current: Running) -> None:
     if (place.port, place.mqtt_port) != (current.port, current.mqtt_port):
         raise SandboxError(
-            f"the sandbox in {place.folder} already runs on the ports {current.port} and {current.mqtt_port} "
-            "(SANDBOX_PORT, SANDBOX_MQTT_PORT); `make down` ends it"
+            f"the sandbox in {place.folder} already runs on the ports {current.port} and"
+            f" {current.mqtt_port} (SANDBOX_PORT, SANDBOX_MQTT_PORT); `make down` ends it"
         )
 
 
@@ -190,7 +212,10 @@ def _check_free(host: str, port: int, variable: str) -> None:
     while _taken(host, port):
         if time.monotonic() > deadline:
             other = port + 10_000 if port < 50_000 else port - 10_000
-            raise SandboxError(f"port {port} is in use by another program; set {variable} to a free one, e.g. {variable}={other}")
+            raise SandboxError(
+                f"port {port} is in use by another program; set {variable} to a free one, e.g."
+                f" {variable}={other}"
+            )
         time.sleep(0.05)
 
 

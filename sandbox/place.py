@@ -30,14 +30,17 @@ class Place:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Place:
-        """SANDBOX_DIR, SANDBOX_PORT and SANDBOX_MQTT_PORT, or the defaults; raises SandboxError on a port that is none."""
+        """SANDBOX_DIR, SANDBOX_PORT and SANDBOX_MQTT_PORT, or the defaults; raises SandboxError on
+        a port that is none."""
         place = cls(
             folder=Path(environment.get("SANDBOX_DIR") or cls.folder).absolute(),
             port=_port(environment, "SANDBOX_PORT", cls.port),
             mqtt_port=_port(environment, "SANDBOX_MQTT_PORT", cls.mqtt_port),
         )
         if place.port == place.mqtt_port:
-            raise SandboxError(f"SANDBOX_PORT and SANDBOX_MQTT_PORT are both {place.port}: they must differ")
+            raise SandboxError(
+                f"SANDBOX_PORT and SANDBOX_MQTT_PORT are both {place.port}: they must differ"
+            )
         return place
 
     def create(self) -> None:
@@ -61,7 +64,8 @@ class Place:
 
     @contextmanager
     def locked(self, command: str) -> Iterator[None]:
-        """Holds the sandbox against other commands; raises SandboxError at once when one runs. Ends with the process."""
+        """Holds the sandbox against other commands; raises SandboxError at once when one runs. Ends
+        with the process."""
         self.create()
         handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -69,7 +73,8 @@ class Place:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SandboxError(
-                    f"{self.holder() or 'another command'} is using the sandbox in {self.folder}; wait for it or end it"
+                    f"{self.holder() or 'another command'} is using the sandbox in {self.folder};"
+                    " wait for it or end it"
                 ) from None
             os.ftruncate(handle, 0)
             os.write(handle, f"{command} (process {os.getpid()})".encode())

@@ -1,4 +1,5 @@
-"""An open sandbox: its clients, its devices, its controller. For the command line, the operator's and the tests."""
+"""An open sandbox: its clients, its devices, its controller. For the command line, the operator's
+and the tests."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class Sandbox:
         return clients.client(service, self.running.port, self.outputs["region"])
 
     def wake(self) -> dict[str, Any]:
-        """Runs the controller once and waits for it; its answer. Raises SandboxError when it failed."""
+        """Runs the controller once and waits for it; its answer. Raises SandboxError when it
+        failed."""
         answer = self.client("lambda").invoke(
             FunctionName=self.outputs["controllerName"], Payload=json.dumps({"source": "sandbox"})
         )
@@ -83,7 +85,8 @@ class Sandbox:
         return Manifest.parse(self._object(manifest_key(self.channel)) or b"")
 
     def state(self) -> State | None:
-        """The controller's word; None before its first run, and when somebody else wrote over it."""
+        """The controller's word; None before its first run, and when somebody else wrote over
+        it."""
         body = self._object(state_key(self.channel))
         try:
             return decode(State, json.loads(body)["state"]) if body else None
@@ -103,10 +106,14 @@ class Sandbox:
         pages = self.client("iot").get_paginator("list_jobs").paginate()
         jobs = {job["jobId"]: job["status"] for page in pages for job in page["jobs"]}
         mine = [job for job in jobs if self.names.sequence(job) is not None]
-        return {job: jobs[job] for job in sorted(mine, key=lambda job: self.names.sequence(job) or 0, reverse=True)}
+        return {
+            job: jobs[job]
+            for job in sorted(mine, key=lambda job: self.names.sequence(job) or 0, reverse=True)
+        }
 
     def reported(self) -> dict[str, dict[str, Any]]:
-        """By serial: the firmware that the device's shadow reports (version, sha256, sequence); empty before its first report."""
+        """By serial: the firmware that the device's shadow reports (version, sha256, sequence);
+        empty before its first report."""
         with ThreadPoolExecutor(8) as pool:
             serials = sorted(self.outputs["deviceNames"])
             return dict(zip(serials, pool.map(self._reported, serials), strict=True))
@@ -118,30 +125,50 @@ class Sandbox:
             things = self.client("iot").list_things_in_thing_group(thingGroupName=group)["things"]
         except ClientError:
             return []
-        return sorted(serial for serial, thing in self.outputs["deviceNames"].items() if thing in things)
+        return sorted(
+            serial for serial, thing in self.outputs["deviceNames"].items() if thing in things
+        )
 
     def device_configs(self) -> list[DeviceConfig]:
-        """What each declared device is born with. Raises SandboxError when the stack does not hold the devices' keys."""
+        """What each declared device is born with. Raises SandboxError when the stack does not hold
+        the devices' keys."""
         keys = self.outputs.get("devicePrivateKeys")
         if not keys:
-            raise SandboxError("the local stack must make the devices' keys: set keysInState: true in Pulumi.local.yaml")
+            raise SandboxError(
+                "the local stack must make the devices' keys: set keysInState: true in"
+                " Pulumi.local.yaml"
+            )
         fleet = self._fleet()
-        version, authority = str(fleet["initialVersion"]), ministack.certificate_authority(self.running)
+        version, authority = (
+            str(fleet["initialVersion"]),
+            ministack.certificate_authority(self.running),
+        )
         digest = sample(version, self.root)[1]
         return [
             DeviceConfig(
-                thing=thing, serial=serial, certificate_pem=self.outputs["deviceCertificates"][serial],
-                private_key_pem=keys[serial], ca_pem=authority, host="localhost", port=self.running.mqtt_port,
-                public_key_pem=self.outputs["signingPublicKey"], channel=self.channel,
-                hardware=fleet["hardware"], initial_version=version, initial_sha256=digest,
+                thing=thing,
+                serial=serial,
+                certificate_pem=self.outputs["deviceCertificates"][serial],
+                private_key_pem=keys[serial],
+                ca_pem=authority,
+                host="localhost",
+                port=self.running.mqtt_port,
+                public_key_pem=self.outputs["signingPublicKey"],
+                channel=self.channel,
+                hardware=fleet["hardware"],
+                initial_version=version,
+                initial_sha256=digest,
                 folder=self.place.folder / DEVICES / serial,
             )
             for serial, thing in sorted(self.outputs["deviceNames"].items())
-        ]  # fmt: skip
+        ]
 
     @contextmanager
-    def devices(self, on_progress: Callable[[str, str], None] | None = None) -> Iterator[list[Device]]:
-        """Every declared device, connected, until the block ends. `on_progress(serial, text)` is called on their threads."""
+    def devices(
+        self, on_progress: Callable[[str, str], None] | None = None
+    ) -> Iterator[list[Device]]:
+        """Every declared device, connected, until the block ends. `on_progress(serial, text)` is
+        called on their threads."""
         made = [Device(config, on_progress) for config in self.device_configs()]
         try:
             for device in made:
@@ -155,33 +182,46 @@ class Sandbox:
         _, config = configuration(self.root, {})
         fleet: dict[str, Any] = json.loads(config.get("iot-ota:fleet", "{}"))
         if not {"hardware", "initialVersion"} <= set(fleet):
-            raise SandboxError("Pulumi.local.yaml must name the fleet's hardware and initialVersion: the devices are made so")
+            raise SandboxError(
+                "Pulumi.local.yaml must name the fleet's hardware and initialVersion: the devices"
+                " are made so"
+            )
         return fleet
 
     def _reported(self, serial: str) -> dict[str, Any]:
         try:
-            shadow = self.client("iot-data").get_thing_shadow(thingName=self.outputs["deviceNames"][serial])
+            shadow = self.client("iot-data").get_thing_shadow(
+                thingName=self.outputs["deviceNames"][serial]
+            )
         except ClientError:
             return {}
-        firmware: dict[str, Any] = json.loads(shadow["payload"].read())["state"].get("reported", {}).get("firmware", {})
+        firmware: dict[str, Any] = (
+            json.loads(shadow["payload"].read())["state"].get("reported", {}).get("firmware", {})
+        )
         return firmware
 
     def _object(self, key: str) -> bytes | None:
         try:
-            body: bytes = self.client("s3").get_object(Bucket=self.outputs["bucketName"], Key=key)["Body"].read()
+            body: bytes = (
+                self.client("s3")
+                .get_object(Bucket=self.outputs["bucketName"], Key=key)["Body"]
+                .read()
+            )
         except ClientError:
             return None
         return body
 
 
 def build(place: Place, *, root: Path = ROOT, say: Say = print) -> tuple[Sandbox, Deployment]:
-    """Starts MiniStack and deploys the stack, with the release that was chosen last; what is there already stays."""
+    """Starts MiniStack and deploys the stack, with the release that was chosen last; what is there
+    already stays."""
     made = deploy(place, root=root, overrides=_overrides(place, root), say=say)
     return connect(place, root=root), made
 
 
 def connect(place: Place, *, root: Path = ROOT) -> Sandbox:
-    """The sandbox that was built. Raises SandboxError, saying what to run, when there is none or its MiniStack died."""
+    """The sandbox that was built. Raises SandboxError, saying what to run, when there is none or
+    its MiniStack died."""
     found = outputs(place)
     running = ministack.running(place)
     if running is None or not ministack.healthy(running):
@@ -190,9 +230,12 @@ def connect(place: Place, *, root: Path = ROOT) -> Sandbox:
 
 
 def choose(place: Place, version: str, *, root: Path = ROOT) -> None:
-    """Picks the sample image of this version for the next `build`; raises SandboxError when there is none."""
+    """Picks the sample image of this version for the next `build`; raises SandboxError when there
+    is none."""
     image, digest = sample(version, root)
-    place.write(CHOSEN, json.dumps({"version": version.removeprefix("v"), "image": image, "sha256": digest}))
+    place.write(
+        CHOSEN, json.dumps({"version": version.removeprefix("v"), "image": image, "sha256": digest})
+    )
 
 
 def chosen(place: Place) -> str | None:
@@ -206,12 +249,15 @@ def sample(version: str, root: Path = ROOT) -> tuple[str, str]:
     path = f"firmware/{version.removeprefix('v')}.bin"
     if not (root / path).is_file():
         known = sorted((p.stem for p in (root / "firmware").glob("*.bin")), key=Version)
-        raise SandboxError(f"there is no sample image {path}; there are {', '.join(known) or 'none'}")
+        raise SandboxError(
+            f"there is no sample image {path}; there are {', '.join(known) or 'none'}"
+        )
     return path, hashlib.sha256((root / path).read_bytes()).hexdigest()
 
 
 def down(place: Place) -> bool:
-    """Ends a command that is at work, then MiniStack, and removes the folder, whatever state it is in; True if it was there."""
+    """Ends a command that is at work, then MiniStack, and removes the folder, whatever state it is
+    in; True if it was there."""
     if not place.folder.exists():
         return False
     _end_command(place)
@@ -226,7 +272,8 @@ def down(place: Place) -> bool:
 
 
 def shown_offers(state: State, rings: Sequence[str]) -> dict[str, Offer]:
-    """By ring: the job that matters now, the candidate's where there is one; the rollback's under its own name."""
+    """By ring: the job that matters now, the candidate's where there is one; the rollback's under
+    its own name."""
     offers = {ring: state.stable[ring] for ring in rings if ring in state.stable}
     if state.candidate:
         offers |= {ring: progress.offer for ring, progress in state.candidate.rings.items()}
@@ -242,11 +289,16 @@ def _overrides(place: Place, root: Path) -> dict[str, Any]:
         return {}
     _, config = configuration(root, {})
     firmware = json.loads(config.get("iot-ota:firmware", "{}"))
-    return {"iot-ota:firmware": {key: value for key, value in {**firmware, **picked}.items() if key != "size"}}
+    return {
+        "iot-ota:firmware": {
+            key: value for key, value in {**firmware, **picked}.items() if key != "size"
+        }
+    }
 
 
 def _end_command(place: Place) -> None:
-    """Asks the sandbox's own command that holds the lock to end, and waits for it: it disconnects its devices first."""
+    """Asks the sandbox's own command that holds the lock to end, and waits for it: it disconnects
+    its devices first."""
     holder = COMMAND.match(place.holder())
     if holder is None or not place.in_use():
         return

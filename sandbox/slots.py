@@ -1,4 +1,5 @@
-"""A device's flash: two firmware slots, its memory, and the boot loader that tries a new image and falls back.
+"""A device's flash: two firmware slots, its memory, and the boot loader that tries a new image and
+falls back.
 
 Everything survives the device's death at any point: memory is one file, replaced atomically.
 """
@@ -69,7 +70,8 @@ class Memory:
 
 
 class Slots:
-    """The flash in one folder: `slot-a.bin`, `slot-b.bin`, `memory.json`. The factory image is known by name only."""
+    """The flash in one folder: `slot-a.bin`, `slot-b.bin`, `memory.json`. The factory image is
+    known by name only."""
 
     def __init__(self, folder: Path, factory_version: str, factory_sha256: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,8 @@ class Slots:
             self.remember()
 
     def remember(self, **changes: Any) -> None:
-        """Changes fields of the memory and stores it atomically: afterwards the file is the old one or the new one."""
+        """Changes fields of the memory and stores it atomically: afterwards the file is the old one
+        or the new one."""
         self.memory = replace(self.memory, **changes)
         new = self._file.with_suffix(".new")
         with new.open("w") as file:
@@ -107,15 +110,22 @@ class Slots:
         target = self.path(self.inactive)
         if self.memory.incoming != statement.sha256:
             target.unlink(missing_ok=True)
-        self.remember(incoming=statement.sha256, sequence=max(self.memory.sequence, statement.sequence), outcome=None)
+        self.remember(
+            incoming=statement.sha256,
+            sequence=max(self.memory.sequence, statement.sequence),
+            outcome=None,
+        )
         return target
 
     def try_out(self, statement: Statement, job: JobKey) -> None:
         """Marks the verified image in the inactive slot for the next boot."""
-        self.remember(incoming=None, trial=Trial(version=statement.version, sha256=statement.sha256, job=job))
+        self.remember(
+            incoming=None, trial=Trial(version=statement.version, sha256=statement.sha256, job=job)
+        )
 
     def boot(self, hardware: str, during: Callable[[], None] = lambda: None) -> None:
-        """Boots: a marked image is tried, and then confirmed or reverted. `during` runs inside the trial boot."""
+        """Boots: a marked image is tried, and then confirmed or reverted. `during` runs inside the
+        trial boot."""
         trial = self.memory.trial
         if trial is None:
             return
@@ -129,16 +139,23 @@ class Slots:
             self._revert(trial.job, mistake)
             return
         self.remember(
-            active=self.inactive, version=trial.version, sha256=trial.sha256, trial=None,
+            active=self.inactive,
+            version=trial.version,
+            sha256=trial.sha256,
+            trial=None,
             outcome=Outcome(status="SUCCEEDED", reason="installed", job=trial.job),
-        )  # fmt: skip
+        )
 
     def _revert(self, job: JobKey, detail: str) -> None:
-        self.remember(trial=None, outcome=Outcome(status="FAILED", reason=SELF_TEST_FAILED, detail=detail, job=job))
+        self.remember(
+            trial=None,
+            outcome=Outcome(status="FAILED", reason=SELF_TEST_FAILED, detail=detail, job=job),
+        )
 
 
 def self_test(image: Path, hardware: str) -> str | None:
-    """What is wrong with an image once it runs, or None. The image's first line is a JSON header that says."""
+    """What is wrong with an image once it runs, or None. The image's first line is a JSON header
+    that says."""
     with image.open("rb") as file:
         line = file.readline(MAX_HEADER)
     try:

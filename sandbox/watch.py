@@ -23,10 +23,16 @@ from sandbox.session import Sandbox, shown_offers
 TICK_SECONDS = 1.0
 """On AWS the controller's tick is a minute; in the sandbox this program wakes it."""
 SETTLED_TICKS = 2
-"""So often in a row an end must be seen: a run of the controller may be answered by what another just decided."""
+"""So often in a row an end must be seen: a run of the controller may be answered by what another
+just decided."""
 BAR = 30
 """Characters of a ring's bar."""
-SHARES = (("succeeded", "green"), ("failing", "red"), ("in_progress", "yellow"), ("queued", "bright_black"))
+SHARES = (
+    ("succeeded", "green"),
+    ("failing", "red"),
+    ("in_progress", "yellow"),
+    ("queued", "bright_black"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,8 @@ class Verdict:
 
 
 def follow(sandbox: Sandbox, *, limit: float, show: Callable[[View], None]) -> Verdict:
-    """Wakes the controller every second until the release ended well, ended badly, or `limit` seconds have passed.
+    """Wakes the controller every second until the release ended well, ended badly, or `limit`
+    seconds have passed.
 
     The devices must be connected meanwhile. `show` is given what each tick saw.
     """
@@ -64,17 +71,26 @@ def follow(sandbox: Sandbox, *, limit: float, show: Callable[[View], None]) -> V
         show(view)
         end = ending(view, target)
         reported = sandbox.reported() if end == "good" else {}
-        if reported and all(firmware.get("sha256") == target.sha256 for firmware in reported.values()):
+        if reported and all(
+            firmware.get("sha256") == target.sha256 for firmware in reported.values()
+        ):
             versions = dict.fromkeys(reported, target.version)
             return Verdict(
-                good=True, story=(f"every device runs {target.version}, and it is the last good release",), versions=versions
+                good=True,
+                story=(f"every device runs {target.version}, and it is the last good release",),
+                versions=versions,
             )
         ends = Counter({end: ends[end] + 1}) if end else Counter()
         if end not in ("", "good") and ends[end] > SETTLED_TICKS:
             return Verdict(good=False, story=told(sandbox, view, target), versions=runs(sandbox))
         if time.monotonic() > deadline:
-            late = f"{target.version} is not on every device after {limit:.0f} seconds; `make up` goes on"
-            return Verdict(good=False, story=(late, *told(sandbox, view, target)), versions=runs(sandbox))
+            late = (
+                f"{target.version} is not on every device after {limit:.0f} seconds; `make up`"
+                " goes on"
+            )
+            return Verdict(
+                good=False, story=(late, *told(sandbox, view, target)), versions=runs(sandbox)
+            )
         time.sleep(TICK_SECONDS)
 
 
@@ -100,7 +116,11 @@ def ending(view: View, target: Firmware) -> str:
     if view.trouble:
         return "trouble"
     state = view.state
-    if state is None or (state.rollback and state.rollback.done_at is None and state.waiting.kind != "rollback-failed"):
+    if state is None or (
+        state.rollback
+        and state.rollback.done_at is None
+        and state.waiting.kind != "rollback-failed"
+    ):
         return ""
     if state.last_good and state.last_good.sha256 == target.sha256 and state.candidate is None:
         return "good"
@@ -112,15 +132,22 @@ def ending(view: View, target: Firmware) -> str:
 def told(sandbox: Sandbox, view: View, target: Firmware) -> tuple[str, ...]:
     """The story of a release that did not end well."""
     if view.trouble or view.state is None:
-        return (f"{target.version} is not released: {view.trouble or 'the controller has not run'}",)
+        return (
+            f"{target.version} is not released: {view.trouble or 'the controller has not run'}",
+        )
     state, lines = view.state, []
     if target.sha256 in state.refused:
         rollback = state.rollback
-        back = state.last_good.version if state.last_good else "nothing: there is no last good release"
-        lines.append(f"{target.version} was stopped" + (f" and rolled back to {back}" if rollback else ""))
+        back = (
+            state.last_good.version if state.last_good else "nothing: there is no last good release"
+        )
+        lines.append(
+            f"{target.version} was stopped" + (f" and rolled back to {back}" if rollback else "")
+        )
         lines.append(f"why: {state.refused[target.sha256]}")
         if rollback:
-            lines.append(f"brought back: {', '.join(sandbox.rolled_back(rollback.offer.sequence)) or 'the devices that had it'}")
+            returned = ", ".join(sandbox.rolled_back(rollback.offer.sequence))
+            lines.append(f"brought back: {returned or 'the devices that had it'}")
     else:
         lines.append(f"{target.version} waits: {state.waiting.text}")
     lines += [event_line(event) for event in state.decisions[-5:]]
@@ -129,7 +156,9 @@ def told(sandbox: Sandbox, view: View, target: Firmware) -> tuple[str, ...]:
 
 def runs(sandbox: Sandbox) -> dict[str, str]:
     """By serial: the version that the device reports."""
-    return {serial: str(firmware.get("version", "")) for serial, firmware in sandbox.reported().items()}
+    return {
+        serial: str(firmware.get("version", "")) for serial, firmware in sandbox.reported().items()
+    }
 
 
 def event_line(event: Event) -> str:
@@ -144,7 +173,11 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
         self._told: set[tuple[float, str, str | None]] = set()
         self._last = ""
 
@@ -159,7 +192,9 @@ class Screen:
 
     def known(self, state: State | None) -> None:
         """Decisions made before are not told again."""
-        self._told |= {(event.at, event.what, event.ring) for event in (state.decisions if state else ())}
+        self._told |= {
+            (event.at, event.what, event.ring) for event in (state.decisions if state else ())
+        }
 
     def show(self, view: View) -> None:
         """One tick: new decisions as lines, the rings as they are."""
@@ -170,7 +205,9 @@ class Screen:
         if self._live:
             self._live.update(picture(view))
             return
-        line = "  ".join([*(ring_line(ring, *shown) for ring, shown in view.rings.items()), waiting_line(view)])
+        line = "  ".join(
+            [*(ring_line(ring, *shown) for ring, shown in view.rings.items()), waiting_line(view)]
+        )
         if line != self._last:
             self._last = line
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -183,7 +220,10 @@ def ring_line(ring: str, version: str, counts: Counts) -> str:
         (counts.in_progress, "in progress"),
         (counts.queued, "queued"),
     )
-    return f"{ring} {version}: {', '.join(f'{count} {word}' for count, word in numbers if count) or 'no devices yet'}."
+    return (
+        f"{ring} {version}:"
+        f" {', '.join(f'{count} {word}' for count, word in numbers if count) or 'no devices yet'}."
+    )
 
 
 def waiting_line(view: View) -> str:
@@ -213,15 +253,28 @@ def bar(counts: Counts) -> Text:
 
 
 def note(counts: Counts) -> str:
-    parts = ((counts.failing, "failed"), (counts.in_progress, "in progress"), (counts.rejected, "rejected"))
+    parts = (
+        (counts.failing, "failed"),
+        (counts.in_progress, "in progress"),
+        (counts.rejected, "rejected"),
+    )
     return ", ".join(f"{count} {word}" for count, word in parts if count)
 
 
 def summary(sandbox: Sandbox, versions: Mapping[str, str]) -> Table:
     """Ring by ring: how many devices run what."""
-    table = Table("ring", "devices", "run", title=f"channel {sandbox.channel}, fleet {sandbox.outputs['fleetGroupName']}")
+    table = Table(
+        "ring",
+        "devices",
+        "run",
+        title=f"channel {sandbox.channel}, fleet {sandbox.outputs['fleetGroupName']}",
+    )
     for ring in sandbox.rings:
-        mine = [versions.get(serial, "") for serial, where in sandbox.outputs["deviceRings"].items() if where == ring]
+        mine = [
+            versions.get(serial, "")
+            for serial, where in sandbox.outputs["deviceRings"].items()
+            if where == ring
+        ]
         table.add_row(ring, str(len(mine)), shares(mine))
     return table
 
@@ -235,6 +288,11 @@ def device_rows(sandbox: Sandbox) -> list[dict[str, Any]]:
     """Each device: serial, thing, ring and what it reports."""
     reported = sandbox.reported()
     return [
-        {"serial": serial, "thing": thing, "ring": sandbox.outputs["deviceRings"][serial], **reported[serial]}
+        {
+            "serial": serial,
+            "thing": thing,
+            "ring": sandbox.outputs["deviceRings"][serial],
+            **reported[serial],
+        }
         for serial, thing in sorted(sandbox.outputs["deviceNames"].items())
     ]

@@ -1,7 +1,7 @@
 """`make bench`: what the program and the sandbox cost, beside their goals.
 
-Each figure of the program is of a fresh process, which measures itself. This module imports little, for a process starts with
-the peak memory of the one that started it.
+Each figure of the program is of a fresh process, which measures itself. This module imports little,
+for a process starts with the peak memory of the one that started it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ ANSWERS = {
     "aws:index/getPartition:getPartition": {"partition": "aws", "dnsSuffix": "amazonaws.com"},
     "aws:index/getRegion:getRegion": {"region": "us-east-1"},
     "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": "123456789012"},
-    "aws:iot/getEndpoint:getEndpoint": {"endpointAddress": "example-ats.iot.us-east-1.amazonaws.com"},
+    "aws:iot/getEndpoint:getEndpoint": {
+        "endpointAddress": "example-ats.iot.us-east-1.amazonaws.com"
+    },
 }
 
 Row = tuple[str, str, str]
 
 
 def evaluate(stack: str, devices: int | None) -> dict[str, Any]:
-    """Runs the program as a preview of `stack` does; with `devices`, that many declared ones whose keys AWS makes."""
+    """Runs the program as a preview of `stack` does; with `devices`, that many declared ones whose
+    keys AWS makes."""
     import pulumi
     import yaml
 
@@ -44,7 +47,9 @@ def evaluate(stack: str, devices: int | None) -> dict[str, Any]:
     class Unknown(pulumi.runtime.Mocks):
         """Answers as a preview does: what only AWS knows is unknown."""
 
-        def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        def new_resource(
+            self, args: pulumi.runtime.MockResourceArgs
+        ) -> tuple[str | None, dict[Any, Any]]:
             if args.custom is not False:
                 made.append(args.typ)
             return "", args.inputs
@@ -56,21 +61,32 @@ def evaluate(stack: str, devices: int | None) -> dict[str, Any]:
     if devices is not None:
         config["iot-ota:fleet"] |= {"devices": devices, "keysInState": True}
     pulumi.runtime.set_mocks(Unknown(), project="iot-ota", stack=stack, preview=True)
-    pulumi.runtime.set_all_config({key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()})
+    pulumi.runtime.set_all_config(
+        {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in config.items()
+        }
+    )
     run: Any = pulumi.runtime.test
     run(lambda: runpy.run_path(str(ROOT / "__main__.py")) and None)()
-    return {"resources": len(made), "modules": sorted(name for name in sys.modules if name.split(".")[0] in SDKS)}
+    return {
+        "resources": len(made),
+        "modules": sorted(name for name in sys.modules if name.split(".")[0] in SDKS),
+    }
 
 
 def measured(work: dict[str, Any]) -> str:
-    """What this process has used so far, user and system time from its very start: seconds and megabytes."""
+    """What this process has used so far, user and system time from its very start: seconds and
+    megabytes."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return json.dumps({"cpu": used.ru_utime + used.ru_stime, "megabytes": peak, **work})
 
 
 def child(*arguments: str) -> dict[str, Any]:
-    ran = subprocess.run([sys.executable, "-m", "tests.bench", *arguments], cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     if ran.returncode != 0:
         raise SystemExit(ran.stderr)
     answer: dict[str, Any] = json.loads(ran.stdout)
@@ -81,12 +97,22 @@ def program() -> Iterator[Row]:
     runs = [child("evaluate", "prod") for _ in range(RUNS)]
     imports = [child("imports", *runs[0]["modules"]) for _ in range(RUNS)]
     whole, bare = (min(run["cpu"] for run in found) for found in (runs, imports))
-    yield "CPU of evaluating prod over its imports", f"{whole / bare:.2f} times ({whole:.2f} s over {bare:.2f} s)", "2 times"
-    yield "peak memory of evaluating prod", f"{max(run['megabytes'] for run in runs):.0f} MB", "150 MB"
+    yield (
+        "CPU of evaluating prod over its imports",
+        f"{whole / bare:.2f} times ({whole:.2f} s over {bare:.2f} s)",
+        "2 times",
+    )
+    yield (
+        "peak memory of evaluating prod",
+        f"{max(run['megabytes'] for run in runs):.0f} MB",
+        "150 MB",
+    )
 
 
 def graph() -> Iterator[Row]:
-    counts = {devices: child("evaluate", "dev", str(devices))["resources"] for devices in (0, 10, 50, 100)}
+    counts = {
+        devices: child("evaluate", "dev", str(devices))["resources"] for devices in (0, 10, 50, 100)
+    }
     for devices, count in counts.items():
         each = f", {(count - counts[0]) / devices:g} a device" if devices else ""
         yield f"resources with {devices} declared devices", f"{count}{each}", ""
@@ -94,14 +120,19 @@ def graph() -> Iterator[Row]:
 
 @contextmanager
 def sandbox() -> Iterator[tuple[Any, int]]:
-    """A way to run sandbox commands in a folder and on ports of their own; whatever happens, it is taken down."""
+    """A way to run sandbox commands in a folder and on ports of their own; whatever happens, it is
+    taken down."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as http, socket.socket() as mqtt:
         http.bind(("127.0.0.1", 0))
         mqtt.bind(("127.0.0.1", 0))
         port, mqtt_port = http.getsockname()[1], mqtt.getsockname()[1]
         http.close()
         mqtt.close()
-        place = {"SANDBOX_DIR": folder, "SANDBOX_PORT": str(port), "SANDBOX_MQTT_PORT": str(mqtt_port)}
+        place = {
+            "SANDBOX_DIR": folder,
+            "SANDBOX_PORT": str(port),
+            "SANDBOX_MQTT_PORT": str(mqtt_port),
+        }
 
         def command(*arguments: str) -> None:
             ran = subprocess.run(
@@ -129,21 +160,39 @@ def update() -> Iterator[Row]:
         seconds = time.monotonic() - began
         devices, updating = largest_update(port)
         yield "make up on installed dependencies", f"{seconds:.1f} s", "30 s"
-        yield "devices updated per second", f"at least {devices / updating:.1f} ({devices} within {updating:.0f} s)", ""
+        yield (
+            "devices updated per second",
+            f"at least {devices / updating:.1f} ({devices} within {updating:.0f} s)",
+            "",
+        )
 
 
 def largest_update(port: int) -> tuple[int, float]:
-    """How many devices the sandbox's largest job updated, and within how many seconds: IoT tells times in whole seconds."""
+    """How many devices the sandbox's largest job updated, and within how many seconds: IoT tells
+    times in whole seconds."""
     import boto3
 
-    fake = {"aws_access_key_id": "000000000000", "aws_secret_access_key": "none", "region_name": "us-east-1"}
+    fake = {
+        "aws_access_key_id": "000000000000",
+        "aws_secret_access_key": "none",
+        "region_name": "us-east-1",
+    }
     iot: Any = boto3.client("iot", endpoint_url=f"http://127.0.0.1:{port}", **fake)
     found: list[tuple[int, float]] = []
     for job in iot.list_jobs()["jobs"]:
-        executions = iot.list_job_executions_for_job(jobId=job["jobId"], maxResults=250)["executionSummaries"]
-        done = [item["jobExecutionSummary"] for item in executions if item["jobExecutionSummary"]["status"] == "SUCCEEDED"]
+        executions = iot.list_job_executions_for_job(jobId=job["jobId"], maxResults=250)[
+            "executionSummaries"
+        ]
+        done = [
+            item["jobExecutionSummary"]
+            for item in executions
+            if item["jobExecutionSummary"]["status"] == "SUCCEEDED"
+        ]
         if done:
-            last, first = max(item["lastUpdatedAt"] for item in done), min(item["queuedAt"] for item in done)
+            last, first = (
+                max(item["lastUpdatedAt"] for item in done),
+                min(item["queuedAt"] for item in done),
+            )
             found.append((len(done), (last - first).total_seconds() + 1))
     return max(found)
 

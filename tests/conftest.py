@@ -1,4 +1,5 @@
-"""What holds for every test: no way to a real AWS or any other machine, and the same examples in every run of CI."""
+"""What holds for every test: no way to a real AWS or any other machine, and the same examples in
+every run of CI."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True, scope="session")
 def only_this_machine() -> Iterator[None]:
-    """Refuses every connection that would leave this machine, whatever a test or a library tries."""
+    """Refuses every connection that would leave this machine, whatever a test or a library
+    tries."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))

@@ -1,4 +1,5 @@
-"""One handler per resource type: it makes or updates the resource through boto3 and returns what the provider would.
+"""One handler per resource type: it makes or updates the resource through boto3 and returns what
+the provider would.
 
 Importing this package registers all of them.
 """

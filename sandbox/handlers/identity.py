@@ -25,25 +25,44 @@ def random_id(r: Resource) -> Made:
 @handles("aws:iam/role:Role", "name", "path", "tags", "permissionsBoundary")
 def role(r: Resource) -> Made:
     iam, name = r.aws.client("iam"), r.called()
-    trust, rest = text(r.inputs["assumeRolePolicy"]), pascal(r.inputs.pick("description", "maxSessionDuration"))
+    trust, rest = (
+        text(r.inputs["assumeRolePolicy"]),
+        pascal(r.inputs.pick("description", "maxSessionDuration")),
+    )
     r.inputs.ignore("forceDetachPolicies")
     if r.old:
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
         iam.update_role(RoleName=name, **rest)
         return name, dict(r.old)
     place = pascal(r.inputs.pick("path", "permissionsBoundary"))
-    made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=pairs(r.inputs.get("tags")), **rest, **place)
+    made = iam.create_role(
+        RoleName=name,
+        AssumeRolePolicyDocument=trust,
+        Tags=pairs(r.inputs.get("tags")),
+        **rest,
+        **place,
+    )
     return name, {"name": name, "arn": made["Role"]["Arn"], "uniqueId": made["Role"]["RoleId"]}
 
 
 @handles("aws:iam/rolePolicy:RolePolicy", "name", "role")
 def role_policy(r: Resource) -> Made:
     name, owner = r.called(), r.inputs["role"]
-    r.aws.client("iam").put_role_policy(RoleName=owner, PolicyName=name, PolicyDocument=text(r.inputs["policy"]))
+    r.aws.client("iam").put_role_policy(
+        RoleName=owner, PolicyName=name, PolicyDocument=text(r.inputs["policy"])
+    )
     return f"{owner}:{name}", {"name": name}
 
 
-@handles("aws:kms/key:Key", "keyUsage", "customerMasterKeySpec", "multiRegion", "tags", "isEnabled", "enableKeyRotation")
+@handles(
+    "aws:kms/key:Key",
+    "keyUsage",
+    "customerMasterKeySpec",
+    "multiRegion",
+    "tags",
+    "isEnabled",
+    "enableKeyRotation",
+)
 def key(r: Resource) -> Made:
     kms, document = r.aws.client("kms"), r.inputs.get("policy")
     r.inputs.ignore("deletionWindowInDays", "bypassPolicyLockoutSafetyCheck")
@@ -59,7 +78,9 @@ def key(r: Resource) -> Made:
         kind["KeySpec"] = spec
     if document:
         kind["Policy"] = text(document)
-    made = kms.create_key(**kind, **described, Tags=pairs(r.inputs.get("tags"), "TagKey", "TagValue"))["KeyMetadata"]
+    made = kms.create_key(
+        **kind, **described, Tags=pairs(r.inputs.get("tags"), "TagKey", "TagValue")
+    )["KeyMetadata"]
     if r.inputs.get("enableKeyRotation"):
         kms.enable_key_rotation(KeyId=made["KeyId"])
     if r.inputs.get("isEnabled") is False:
@@ -70,6 +91,8 @@ def key(r: Resource) -> Made:
 @handles("aws:kms/alias:Alias", "name")
 def alias(r: Resource) -> Made:
     kms, name = r.aws.client("kms"), r.called()
-    (kms.update_alias if r.old else kms.create_alias)(AliasName=name, TargetKeyId=r.inputs["targetKeyId"])
+    (kms.update_alias if r.old else kms.create_alias)(
+        AliasName=name, TargetKeyId=r.inputs["targetKeyId"]
+    )
     target = kms.describe_key(KeyId=name)["KeyMetadata"]["Arn"]
     return name, {"name": name, "arn": r.aws.arn("kms", name), "targetKeyArn": target}

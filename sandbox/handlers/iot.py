@@ -27,7 +27,10 @@ def thing_group(r: Resource) -> Made:
         return name, {**r.old, "version": made["version"]}
     parent = r.inputs.pick("parentGroupName")
     made = iot.create_thing_group(
-        thingGroupName=name, thingGroupProperties=properties, tags=pairs(r.inputs.get("tags")), **parent
+        thingGroupName=name,
+        thingGroupProperties=properties,
+        tags=pairs(r.inputs.get("tags")),
+        **parent,
     )
     return name, {"name": name, "arn": made["thingGroupArn"], "version": 1}
 
@@ -35,7 +38,10 @@ def thing_group(r: Resource) -> Made:
 @handles("aws:iot/thing:Thing", "name")
 def thing(r: Resource) -> Made:
     iot, name = r.aws.client("iot"), r.called()
-    kind, attributes = r.inputs.pick("thingTypeName"), {"attributes": r.inputs.get("attributes") or {}}
+    kind, attributes = (
+        r.inputs.pick("thingTypeName"),
+        {"attributes": r.inputs.get("attributes") or {}},
+    )
     if r.old:
         iot.update_thing(thingName=name, attributePayload={**attributes, "merge": False}, **kind)
         return name, dict(r.old)
@@ -55,20 +61,35 @@ def certificate(r: Resource) -> Made:
         keys = {}
     else:
         made = iot.create_keys_and_certificate(setAsActive=active)
-        keys = {"privateKey": made["keyPair"]["PrivateKey"], "publicKey": made["keyPair"]["PublicKey"]}
-    return made["certificateId"], {"arn": made["certificateArn"], "certificatePem": made["certificatePem"], **keys}
+        keys = {
+            "privateKey": made["keyPair"]["PrivateKey"],
+            "publicKey": made["keyPair"]["PublicKey"],
+        }
+    return made["certificateId"], {
+        "arn": made["certificateArn"],
+        "certificatePem": made["certificatePem"],
+        **keys,
+    }
 
 
 @handles("aws:iot/policy:Policy", "name", "tags")
 def policy(r: Resource) -> Made:
     iot, name, document = r.aws.client("iot"), r.called(), text(r.inputs["policy"])
     if r.old:
-        made = iot.create_policy_version(policyName=name, policyDocument=document, setAsDefault=True)
+        made = iot.create_policy_version(
+            policyName=name, policyDocument=document, setAsDefault=True
+        )
         # a policy has at most 5 versions, so the one before goes
         iot.delete_policy_version(policyName=name, policyVersionId=r.old["defaultVersionId"])
         return name, {**r.old, "defaultVersionId": made["policyVersionId"]}
-    made = iot.create_policy(policyName=name, policyDocument=document, tags=pairs(r.inputs.get("tags")))
-    return name, {"name": name, "arn": made["policyArn"], "defaultVersionId": made["policyVersionId"]}
+    made = iot.create_policy(
+        policyName=name, policyDocument=document, tags=pairs(r.inputs.get("tags"))
+    )
+    return name, {
+        "name": name,
+        "arn": made["policyArn"],
+        "defaultVersionId": made["policyVersionId"],
+    }
 
 
 @makes("aws:iot/policyAttachment:PolicyAttachment")
@@ -81,7 +102,9 @@ def policy_attachment(r: Resource) -> Made:
 @makes("aws:iot/thingPrincipalAttachment:ThingPrincipalAttachment")
 def thing_principal_attachment(r: Resource) -> Made:
     name, principal = r.inputs["thing"], r.inputs["principal"]
-    r.aws.client("iot").attach_thing_principal(thingName=name, principal=principal, **r.inputs.pick("thingPrincipalType"))
+    r.aws.client("iot").attach_thing_principal(
+        thingName=name, principal=principal, **r.inputs.pick("thingPrincipalType")
+    )
     return f"{name}|{principal}", {}
 
 
@@ -120,17 +143,25 @@ def topic_rule(r: Resource) -> Made:
         **r.inputs.pick("sql", "description"),
         "awsIotSqlVersion": r.inputs["sqlVersion"],
         "ruleDisabled": not r.inputs["enabled"],
-        "actions": [{ACTIONS.get(k, k): action} for k in RULE_ACTIONS for action in r.inputs.get(k) or []],
+        "actions": [
+            {ACTIONS.get(k, k): action} for k in RULE_ACTIONS for action in r.inputs.get(k) or []
+        ],
     }
     if failure := r.inputs.get("errorAction"):
         payload["errorAction"] = failure
     if r.old:
         iot.replace_topic_rule(ruleName=name, topicRulePayload=payload)
     else:
-        tags = "&".join(f"{key}={value}" for key, value in sorted((r.inputs.get("tags") or {}).items()))
-        iot.create_topic_rule(ruleName=name, topicRulePayload=payload, **({"tags": tags} if tags else {}))
+        tags = "&".join(
+            f"{key}={value}" for key, value in sorted((r.inputs.get("tags") or {}).items())
+        )
+        iot.create_topic_rule(
+            ruleName=name, topicRulePayload=payload, **({"tags": tags} if tags else {})
+        )
     return name, {"name": name, "arn": r.aws.arn("iot", f"rule/{name}")}
 
 
 def renamed(values: dict[str, Any] | None, **names: str) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in (values or {}).items() if value is not None}
+    return {
+        names.get(key, key): value for key, value in (values or {}).items() if value is not None
+    }

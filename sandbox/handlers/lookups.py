@@ -13,18 +13,34 @@ from sandbox.handlers.registry import Aws, looks_up
 @looks_up("aws:index/getCallerIdentity:getCallerIdentity")
 def caller_identity(_arguments: Mapping[str, Any], aws: Aws) -> dict[str, Any]:
     who = aws.client("sts").get_caller_identity()
-    return {"id": who["Account"], "accountId": who["Account"], "arn": who["Arn"], "userId": who["UserId"]}
+    return {
+        "id": who["Account"],
+        "accountId": who["Account"],
+        "arn": who["Arn"],
+        "userId": who["UserId"],
+    }
 
 
 @looks_up("aws:index/getRegion:getRegion")
 def region(_arguments: Mapping[str, Any], aws: Aws) -> dict[str, Any]:
     name = aws.region
-    return {"id": name, "name": name, "region": name, "endpoint": f"ec2.{name}.amazonaws.com", "description": name}
+    return {
+        "id": name,
+        "name": name,
+        "region": name,
+        "endpoint": f"ec2.{name}.amazonaws.com",
+        "description": name,
+    }
 
 
 @looks_up("aws:index/getPartition:getPartition")
 def partition(_arguments: Mapping[str, Any], aws: Aws) -> dict[str, Any]:
-    return {"id": aws.partition, "partition": aws.partition, "dnsSuffix": "amazonaws.com", "reverseDnsPrefix": "com.amazonaws"}
+    return {
+        "id": aws.partition,
+        "partition": aws.partition,
+        "dnsSuffix": "amazonaws.com",
+        "reverseDnsPrefix": "com.amazonaws",
+    }
 
 
 @looks_up("aws:iot/getEndpoint:getEndpoint")

@@ -30,7 +30,8 @@ class Aws:
 
 
 class Inputs(Mapping[str, Any]):
-    """A resource's inputs, which remember what was read: an input that a handler does not know must not be lost."""
+    """A resource's inputs, which remember what was read: an input that a handler does not know must
+    not be lost."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -85,8 +86,11 @@ HANDLERS: dict[str, Handler] = {}
 LOOKUPS: dict[str, Callable[[Mapping[str, Any], Aws], dict[str, Any]]] = {}
 
 
-def handles(token: str, *fixed: str) -> Callable[[Callable[[Resource], Made]], Callable[[Resource], Made]]:
-    """Registers a handler that both makes and updates; a change of the inputs `fixed` is a replacement."""
+def handles(
+    token: str, *fixed: str
+) -> Callable[[Callable[[Resource], Made]], Callable[[Resource], Made]]:
+    """Registers a handler that both makes and updates; a change of the inputs `fixed` is a
+    replacement."""
 
     def register(make: Callable[[Resource], Made]) -> Callable[[Resource], Made]:
         HANDLERS[token] = Handler(make=make, fixed=frozenset(fixed))
@@ -108,7 +112,9 @@ def makes(token: str) -> Callable[[Callable[[Resource], Made]], Callable[[Resour
 def looks_up(token: str) -> Callable[..., Callable[[Mapping[str, Any], Aws], dict[str, Any]]]:
     """Registers a function of the provider that reads."""
 
-    def register(look: Callable[[Mapping[str, Any], Aws], dict[str, Any]]) -> Callable[[Mapping[str, Any], Aws], dict[str, Any]]:
+    def register(
+        look: Callable[[Mapping[str, Any], Aws], dict[str, Any]],
+    ) -> Callable[[Mapping[str, Any], Aws], dict[str, Any]]:
         LOOKUPS[token] = look
         return look
 
@@ -116,14 +122,21 @@ def looks_up(token: str) -> Callable[..., Callable[[Mapping[str, Any], Aws], dic
 
 
 def pascal(value: Any, names: Mapping[str, str] | None = None) -> Any:
-    """The provider's camelCase keys as most AWS APIs spell them; `names` holds the exceptions. Not for keys of the user's."""
+    """The provider's camelCase keys as most AWS APIs spell them; `names` holds the exceptions. Not
+    for keys of the user's."""
     if isinstance(value, dict):
         known = names or {}
-        return {known.get(k, k[:1].upper() + k[1:]): pascal(v, names) for k, v in value.items() if v is not None}
+        return {
+            known.get(k, k[:1].upper() + k[1:]): pascal(v, names)
+            for k, v in value.items()
+            if v is not None
+        }
     return [pascal(item, names) for item in value] if isinstance(value, list) else value
 
 
-def pairs(tags: Mapping[str, str] | None, key: str = "Key", value: str = "Value") -> list[dict[str, str]]:
+def pairs(
+    tags: Mapping[str, str] | None, key: str = "Key", value: str = "Value"
+) -> list[dict[str, str]]:
     """Tags as a list, as IoT, IAM and S3 want them."""
     return [{key: name, value: text} for name, text in sorted((tags or {}).items())]
 

@@ -17,7 +17,11 @@ def bucket(r: Resource) -> Made:
     r.inputs.ignore("forceDestroy")
     if not r.old:
         # us-east-1 is the one region that CreateBucket does not take as a location
-        elsewhere = {} if r.aws.region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": r.aws.region}}
+        elsewhere = (
+            {}
+            if r.aws.region == "us-east-1"
+            else {"CreateBucketConfiguration": {"LocationConstraint": r.aws.region}}
+        )
         s3.create_bucket(Bucket=name, **elsewhere)
     if tags := r.inputs.get("tags"):
         s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": pairs(tags)})
@@ -32,24 +36,39 @@ def bucket(r: Resource) -> Made:
 
 @handles("aws:s3/bucketVersioning:BucketVersioning", "bucket")
 def versioning(r: Resource) -> Made:
-    return put(r, "put_bucket_versioning", VersioningConfiguration=pascal(r.inputs["versioningConfiguration"]))
+    return put(
+        r,
+        "put_bucket_versioning",
+        VersioningConfiguration=pascal(r.inputs["versioningConfiguration"]),
+    )
 
 
-@handles("aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration", "bucket")
+@handles(
+    "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+    "bucket",
+)
 def encryption(r: Resource) -> Made:
     names = {"sseAlgorithm": "SSEAlgorithm", "kmsMasterKeyId": "KMSMasterKeyID"}
-    return put(r, "put_bucket_encryption", ServerSideEncryptionConfiguration={"Rules": pascal(r.inputs["rules"], names)})
+    return put(
+        r,
+        "put_bucket_encryption",
+        ServerSideEncryptionConfiguration={"Rules": pascal(r.inputs["rules"], names)},
+    )
 
 
 @handles("aws:s3/bucketOwnershipControls:BucketOwnershipControls", "bucket")
 def ownership(r: Resource) -> Made:
-    return put(r, "put_bucket_ownership_controls", OwnershipControls={"Rules": [pascal(r.inputs["rule"])]})
+    return put(
+        r, "put_bucket_ownership_controls", OwnershipControls={"Rules": [pascal(r.inputs["rule"])]}
+    )
 
 
 @handles("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock", "bucket")
 def public_access_block(r: Resource) -> Made:
     r.inputs.ignore("skipDestroy")
-    blocks = r.inputs.pick("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+    blocks = r.inputs.pick(
+        "blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"
+    )
     return put(r, "put_public_access_block", PublicAccessBlockConfiguration=pascal(blocks))
 
 
@@ -60,7 +79,11 @@ def bucket_policy(r: Resource) -> Made:
 
 @handles("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", "bucket")
 def lifecycle(r: Resource) -> Made:
-    return put(r, "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": pascal(r.inputs["rules"], {"id": "ID"})})
+    return put(
+        r,
+        "put_bucket_lifecycle_configuration",
+        LifecycleConfiguration={"Rules": pascal(r.inputs["rules"], {"id": "ID"})},
+    )
 
 
 @handles("aws:s3/bucketNotification:BucketNotification", "bucket")
@@ -74,15 +97,22 @@ def notification(r: Resource) -> Made:
         }
         for item in r.inputs["lambdaFunctions"]
     ]
-    return put(r, "put_bucket_notification_configuration", NotificationConfiguration={"LambdaFunctionConfigurations": functions})
+    return put(
+        r,
+        "put_bucket_notification_configuration",
+        NotificationConfiguration={"LambdaFunctionConfigurations": functions},
+    )
 
 
 @handles("aws:s3/bucketObjectv2:BucketObjectv2")
 def bucket_object(r: Resource) -> Made:
-    """An object under another key is another object: the one before stays, as the program's artifacts are to."""
+    """An object under another key is another object: the one before stays, as the program's
+    artifacts are to."""
     name, key = r.inputs["bucket"], r.inputs["key"]
     r.inputs.ignore("forceDestroy", "sourceHash", "etag")
-    how = pascal(r.inputs.pick("contentType", "cacheControl", "checksumAlgorithm", "serverSideEncryption"))
+    how = pascal(
+        r.inputs.pick("contentType", "cacheControl", "checksumAlgorithm", "serverSideEncryption")
+    )
     made = r.aws.client("s3").put_object(Bucket=name, Key=key, Body=body(r), **user_data(r), **how)
     return f"{name}/{key}", object_outputs(r, name, key, made)
 
@@ -92,8 +122,17 @@ def object_copy(r: Resource) -> Made:
     name, key = r.inputs["bucket"], r.inputs["key"]
     r.inputs.ignore("forceDestroy")
     directives = r.inputs.pick("metadataDirective", "taggingDirective")
-    how = pascal({**directives, **r.inputs.pick("contentType", "cacheControl", "checksumAlgorithm", "serverSideEncryption")})
-    made = r.aws.client("s3").copy_object(Bucket=name, Key=key, CopySource=r.inputs["source"], **user_data(r), **how)
+    how = pascal(
+        {
+            **directives,
+            **r.inputs.pick(
+                "contentType", "cacheControl", "checksumAlgorithm", "serverSideEncryption"
+            ),
+        }
+    )
+    made = r.aws.client("s3").copy_object(
+        Bucket=name, Key=key, CopySource=r.inputs["source"], **user_data(r), **how
+    )
     return f"{name}/{key}", object_outputs(r, name, key, {**made, **made["CopyObjectResult"]})
 
 
@@ -113,7 +152,8 @@ def body(r: Resource) -> bytes:
 
 
 def asset_bytes(asset: Any) -> bytes:
-    """The bytes of a file or string asset; raises ValueError for a remote one, which the sandbox does not fetch."""
+    """The bytes of a file or string asset; raises ValueError for a remote one, which the sandbox
+    does not fetch."""
     if isinstance(asset, pulumi.StringAsset):
         return str(asset.text).encode()
     if isinstance(asset, pulumi.FileAsset):

@@ -1,4 +1,5 @@
-"""Sandboxes for tests: on free ports, in folders of their own, so that no test touches a running one or another worker's."""
+"""Sandboxes for tests: on free ports, in folders of their own, so that no test touches a running
+one or another worker's."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from sandbox.place import Place
 from tests.sandbox.fleet import Fleet
 
 with warnings.catch_warnings():
-    # loaded when first used, these modules warn of each of their old classes, which nobody here uses
+    # loaded when first used, these modules warn of each of their old classes, which nobody here
+    # uses
     warnings.simplefilter("ignore", DeprecationWarning)
     LOADED = (aws.lambda_.Function, aws.s3.Bucket)
 

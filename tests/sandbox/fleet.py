@@ -1,4 +1,5 @@
-"""A small fleet for end-to-end tests: the `local` stack with five devices, and what people, devices and AWS do to it."""
+"""A small fleet for end-to-end tests: the `local` stack with five devices, and what people, devices
+and AWS do to it."""
 
 from __future__ import annotations
 
@@ -32,8 +33,16 @@ EVERYBODY = CANARY + BROAD
 IMAGES = "images"
 """The bucket that a build puts its images into."""
 GATES: dict[str, dict[str, Any]] = {
-    "canary": {"coveragePercent": 100, "minimumSucceeded": 2, "failureLimit": {"percent": 10, "minimum": 2}},
-    "broad": {"coveragePercent": 100, "minimumSucceeded": 3, "failureLimit": {"percent": 10, "minimum": 3}},
+    "canary": {
+        "coveragePercent": 100,
+        "minimumSucceeded": 2,
+        "failureLimit": {"percent": 10, "minimum": 2},
+    },
+    "broad": {
+        "coveragePercent": 100,
+        "minimumSucceeded": 3,
+        "failureLimit": {"percent": 10, "minimum": 3},
+    },
 }
 Clients = Callable[[str], Any]
 """The boto3 client of a service."""
@@ -52,7 +61,8 @@ def wait_for(what: str, true: Callable[[], Any], seconds: float = WAIT_SECONDS) 
 
 
 class Fleet:
-    """The stack in a place of its own. Its first release is offered to nobody: no device is connected yet."""
+    """The stack in a place of its own. Its first release is offered to nobody: no device is
+    connected yet."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -74,41 +84,86 @@ class Fleet:
     def client_as(self, key: str, secret: str, token: str | None = None) -> Clients:
         """Clients with credentials that policies are held against."""
         made = boto3.session.Session(key, secret, token, self.region)
-        config = Config(proxies={}, s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
-        presigning = config.merge(Config(signature_version="s3v4"))  # as IoT presigns; boto3 by itself still uses version 2
+        config = Config(
+            proxies={}, s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}
+        )
+        presigning = config.merge(
+            Config(signature_version="s3v4")
+        )  # as IoT presigns; boto3 by itself still uses version 2
         return lambda service: made.client(
-            service, endpoint_url=self.sandbox.endpoint, config=presigning if service == "s3" else config
+            service,
+            endpoint_url=self.sandbox.endpoint,
+            config=presigning if service == "s3" else config,
         )
 
     def role(self, name: str) -> Clients:
-        """A session of one of the stack's roles, which an administrator lets the account assume for a moment."""
+        """A session of one of the stack's roles, which an administrator lets the account assume for
+        a moment."""
         iam, arn = self.client("iam"), f"arn:aws:iam::{clients.ACCOUNT}:role/{name}"
         trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
-        account = {"Effect": "Allow", "Principal": {"AWS": clients.ACCOUNT}, "Action": "sts:AssumeRole"}
-        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [account]}))
+        account = {
+            "Effect": "Allow",
+            "Principal": {"AWS": clients.ACCOUNT},
+            "Action": "sts:AssumeRole",
+        }
+        iam.update_assume_role_policy(
+            RoleName=name,
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [account]}),
+        )
         made = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
         return self.client_as(made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"])
 
     # Releases
 
-    def ship(self, version: str, *, bad: bool = False, gates: Mapping[str, Any] | None = None, **rollout: Any) -> str:
-        """`pulumi up` with this version; the SHA-256 of its image. `gates` changes fields of the rings' gates."""
-        content = self._images.setdefault(version, image(version, HARDWARE, "fail" if bad else "pass"))
+    def ship(
+        self,
+        version: str,
+        *,
+        bad: bool = False,
+        gates: Mapping[str, Any] | None = None,
+        **rollout: Any,
+    ) -> str:
+        """`pulumi up` with this version; the SHA-256 of its image. `gates` changes fields of the
+        rings' gates."""
+        content = self._images.setdefault(
+            version, image(version, HARDWARE, "fail" if bad else "pass")
+        )
         # with its checksum, which MiniStack copies and AWS would work out anew
-        self.client("s3").put_object(Bucket=IMAGES, Key=version, Body=content, ChecksumAlgorithm="SHA256")
-        deploy(self.place, overrides=self._overrides(version, content, gates or {}, rollout), say=_no_rebuild)
+        self.client("s3").put_object(
+            Bucket=IMAGES, Key=version, Body=content, ChecksumAlgorithm="SHA256"
+        )
+        deploy(
+            self.place,
+            overrides=self._overrides(version, content, gates or {}, rollout),
+            say=_no_rebuild,
+        )
         return sha256(content)
 
-    def _overrides(self, version: str, content: bytes, gates: Mapping[str, Any], rollout: dict[str, Any]) -> dict[str, Any]:
+    def _overrides(
+        self, version: str, content: bytes, gates: Mapping[str, Any], rollout: dict[str, Any]
+    ) -> dict[str, Any]:
         fleet = json.loads(configuration(ROOT, {})[1]["iot-ota:fleet"])
         places = [("canary", serial) for serial in CANARY] + [("broad", serial) for serial in BROAD]
-        firmware = {"version": version, "image": f"s3://{IMAGES}/{version}", "sha256": sha256(content), "size": len(content)}
+        firmware = {
+            "version": version,
+            "image": f"s3://{IMAGES}/{version}",
+            "sha256": sha256(content),
+            "size": len(content),
+        }
         changed = {ring: {**GATES[ring], **gates.get(ring, {})} for ring in GATES}
         return {
-            "iot-ota:fleet": {**fleet, "devices": [{"serial": serial, "ring": ring} for ring, serial in places]},
+            "iot-ota:fleet": {
+                **fleet,
+                "devices": [{"serial": serial, "ring": ring} for ring, serial in places],
+            },
             "iot-ota:firmware": firmware,
-            "iot-ota:rollout": {"devicesPerMinute": 1000, "inProgressTimeoutMinutes": 1, "gates": changed, **rollout},
+            "iot-ota:rollout": {
+                "devicesPerMinute": 1000,
+                "inProgressTimeoutMinutes": 1,
+                "gates": changed,
+                **rollout,
+            },
         }
 
     def release(self, version: str, **settings: Any) -> State:
@@ -119,14 +174,20 @@ class Fleet:
     def proved(self, version: str) -> State:
         return self.until(
             f"{version} to be the last good release",
-            lambda s: s.candidate is None and s.last_good is not None and s.last_good.version == version,
+            lambda s: (
+                s.candidate is None and s.last_good is not None and s.last_good.version == version
+            ),
         )
 
     # The controller
 
     def wake(self) -> dict[str, Any]:
-        """Runs the controller, again where another run, which S3 or a job's end had woken, was faster; its answer."""
-        answer = wait_for("a run that is not overtaken", lambda: (a := self.sandbox.wake())["outcome"] != "lost" and a)
+        """Runs the controller, again where another run, which S3 or a job's end had woken, was
+        faster; its answer."""
+        answer = wait_for(
+            "a run that is not overtaken",
+            lambda: (a := self.sandbox.wake())["outcome"] != "lost" and a,
+        )
         self.answers.append(answer)
         return dict(answer)
 
@@ -136,7 +197,9 @@ class Fleet:
         assert state is not None, "the controller has no state"
         return state
 
-    def until(self, what: str, true: Callable[[State], Any], seconds: float = WAIT_SECONDS) -> State:
+    def until(
+        self, what: str, true: Callable[[State], Any], seconds: float = WAIT_SECONDS
+    ) -> State:
         """Wakes the controller until `true(state)`; the state."""
         end = time.monotonic() + seconds
         while True:
@@ -144,11 +207,15 @@ class Fleet:
             state = self.sandbox.state()
             if state is not None and true(state):
                 return state
-            assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}; the controller: {answer}"
+            assert time.monotonic() < end, (
+                f"waited {seconds:.0f} s for {what}; the controller: {answer}"
+            )
             time.sleep(0.1)
 
     def waits(self, kind: str) -> State:
-        return self.until(f"the controller to wait for {kind}", lambda state: state.waiting.kind == kind)
+        return self.until(
+            f"the controller to wait for {kind}", lambda state: state.waiting.kind == kind
+        )
 
     @contextlib.contextmanager
     def controller_down(self) -> Iterator[None]:
@@ -162,7 +229,11 @@ class Fleet:
 
     def ops(self, *words: str) -> str:
         """`python -m ops WORDS --sandbox`, which must succeed; what it printed."""
-        place = {"SANDBOX_DIR": self.place.folder, "SANDBOX_PORT": self.place.port, "SANDBOX_MQTT_PORT": self.place.mqtt_port}
+        place = {
+            "SANDBOX_DIR": self.place.folder,
+            "SANDBOX_PORT": self.place.port,
+            "SANDBOX_MQTT_PORT": self.place.mqtt_port,
+        }
         printed = io.StringIO()
         with (
             mock.patch.dict(os.environ, {name: str(value) for name, value in place.items()}),
@@ -176,8 +247,11 @@ class Fleet:
     # Jobs
 
     def job(self, ring: str) -> str:
-        """The id of the job that the candidate, or else the last good release, has in this ring; or of the rollback's."""
-        return self.sandbox.names.job(ring, session.shown_offers(self.state, self.sandbox.rings)[ring].sequence)
+        """The id of the job that the candidate, or else the last good release, has in this ring; or
+        of the rollback's."""
+        return self.sandbox.names.job(
+            ring, session.shown_offers(self.state, self.sandbox.rings)[ring].sequence
+        )
 
     def job_of_last_good(self, ring: str) -> str:
         """The id of the job that gives the ring what it has proved."""
@@ -188,20 +262,27 @@ class Fleet:
 
     def no_ring_has_two_jobs(self) -> None:
         """So it is in quiet: what the ring proved, and nothing beside it."""
-        rings = Counter(job.removeprefix(self.sandbox.names.prefix).rsplit("-", 1)[0] for job in self.live_jobs())
+        rings = Counter(
+            job.removeprefix(self.sandbox.names.prefix).rsplit("-", 1)[0]
+            for job in self.live_jobs()
+        )
         assert set(rings.values()) == {1}, rings
 
     def executions(self, job: str) -> dict[str, str]:
         """By serial: the status of the job's execution."""
         pages = self.client("iot").get_paginator("list_job_executions_for_job").paginate(jobId=job)
         found = [
-            (e["thingArn"].rsplit("-", 1)[1], e["jobExecutionSummary"]["status"]) for p in pages for e in p["executionSummaries"]
+            (e["thingArn"].rsplit("-", 1)[1], e["jobExecutionSummary"]["status"])
+            for p in pages
+            for e in p["executionSummaries"]
         ]
         return dict(sorted(found))
 
     def details(self, job: str, serial: str) -> dict[str, str]:
         """What the device said about its execution."""
-        execution = self.client("iot").describe_job_execution(jobId=job, thingName=self.thing(serial))["execution"]
+        execution = self.client("iot").describe_job_execution(
+            jobId=job, thingName=self.thing(serial)
+        )["execution"]
         return dict(execution["statusDetails"]["detailsMap"])
 
     def brought_back(self, state: State) -> tuple[str, ...]:
@@ -231,7 +312,10 @@ class Fleet:
 
     def runs(self) -> dict[str, str]:
         """By serial: the version that the device's shadow reports."""
-        return {serial: str(firmware.get("version")) for serial, firmware in self.sandbox.reported().items()}
+        return {
+            serial: str(firmware.get("version"))
+            for serial, firmware in self.sandbox.reported().items()
+        }
 
 
 def everybody(version: str) -> dict[str, str]:

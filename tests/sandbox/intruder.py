@@ -13,10 +13,16 @@ ACCEPTED = (mqtt5.PubackReasonCode.SUCCESS, mqtt5.PubackReasonCode.NO_MATCHING_S
 
 
 class Intruder:
-    """One connection attempt, with any client id and with any certificate, or none. A context manager."""
+    """One connection attempt, with any client id and with any certificate, or none. A context
+    manager."""
 
     def __init__(
-        self, port: int, authority: str, client_id: str, identity: tuple[str, str] | None = None, will: str | None = None
+        self,
+        port: int,
+        authority: str,
+        client_id: str,
+        identity: tuple[str, str] | None = None,
+        will: str | None = None,
     ) -> None:
         tls = (
             io.TlsContextOptions.create_client_with_mtls(*(pem.encode() for pem in identity))
@@ -24,15 +30,25 @@ class Intruder:
             else io.TlsContextOptions()
         )
         tls.override_default_trust_store(authority.encode())
-        last_word = mqtt5.PublishPacket(payload=b"{}", qos=mqtt5.QoS.AT_LEAST_ONCE, topic=will) if will else None
+        last_word = (
+            mqtt5.PublishPacket(payload=b"{}", qos=mqtt5.QoS.AT_LEAST_ONCE, topic=will)
+            if will
+            else None
+        )
         self._outcomes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._client = mqtt5.Client(mqtt5.ClientOptions(
-            host_name="localhost", port=port, tls_ctx=io.ClientTlsContext(tls),
-            connect_options=mqtt5.ConnectPacket(client_id=client_id, keep_alive_interval_sec=30, will=last_word),
-            offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
-            on_lifecycle_event_connection_success_fn=lambda _: self._outcomes.put(True),
-            on_lifecycle_event_connection_failure_fn=lambda _: self._outcomes.put(False),
-        ))  # fmt: skip
+        self._client = mqtt5.Client(
+            mqtt5.ClientOptions(
+                host_name="localhost",
+                port=port,
+                tls_ctx=io.ClientTlsContext(tls),
+                connect_options=mqtt5.ConnectPacket(
+                    client_id=client_id, keep_alive_interval_sec=30, will=last_word
+                ),
+                offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
+                on_lifecycle_event_connection_success_fn=lambda _: self._outcomes.put(True),
+                on_lifecycle_event_connection_failure_fn=lambda _: self._outcomes.put(False),
+            )
+        )
 
     def __enter__(self) -> Intruder:
         self._client.start()
@@ -46,12 +62,16 @@ class Intruder:
         return self._outcomes.get(timeout=ANSWER_SECONDS)
 
     def may_publish(self, topic: str, payload: bytes = b"{}", retain: bool = False) -> bool:
-        packet = mqtt5.PublishPacket(payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=retain, topic=topic)
+        packet = mqtt5.PublishPacket(
+            payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=retain, topic=topic
+        )
         answer = self._answer(self._client.publish(packet))
         return answer is not None and answer.puback.reason_code in ACCEPTED
 
     def may_subscribe(self, topic_filter: str) -> bool:
-        packet = mqtt5.SubscribePacket([mqtt5.Subscription(topic_filter, qos=mqtt5.QoS.AT_LEAST_ONCE)])
+        packet = mqtt5.SubscribePacket(
+            [mqtt5.Subscription(topic_filter, qos=mqtt5.QoS.AT_LEAST_ONCE)]
+        )
         answer = self._answer(self._client.subscribe(packet))
         return answer is not None and all(int(code) < 0x80 for code in answer.reason_codes)
 

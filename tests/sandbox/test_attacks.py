@@ -1,4 +1,5 @@
-"""Attacks on the deployed stack, with the credentials that an attacker could have: every one is refused, and harms nobody."""
+"""Attacks on the deployed stack, with the credentials that an attacker could have: every one is
+refused, and harms nobody."""
 
 from __future__ import annotations
 
@@ -18,22 +19,48 @@ from rollout.release import control_key, manifest_key, state_key
 from sandbox.clients import ACCOUNT
 from sandbox.device import DeviceConfig
 from sandbox.link import Endpoint, Link
-from tests.sandbox.fleet import CANARY, EVERYBODY, FACTORY, IMAGES, Clients, Fleet, everybody, wait_for
+from tests.sandbox.fleet import (
+    CANARY,
+    EVERYBODY,
+    FACTORY,
+    IMAGES,
+    Clients,
+    Fleet,
+    everybody,
+    wait_for,
+)
 from tests.sandbox.intruder import Intruder
 
 THIEF, VICTIM = "0003", "0004"
-"""The thief's device is switched off; what connects in its place has its certificate and its key."""
+"""The thief's device is switched off; what connects in its place has its certificate and its
+key."""
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedException", "403"})
 
 ASKED = (
-    "jobs/start-next", "jobs/get", "jobs/$next/get", "jobs/some-job/get", "jobs/some-job/update", "jobs/notify-next",
-    "shadow/get", "shadow/update", "shadow/delete", "shadow/name/config/update", "shadow/update/delta",
-)  # fmt: skip
+    "jobs/start-next",
+    "jobs/get",
+    "jobs/$next/get",
+    "jobs/some-job/get",
+    "jobs/some-job/update",
+    "jobs/notify-next",
+    "shadow/get",
+    "shadow/update",
+    "shadow/delete",
+    "shadow/name/config/update",
+    "shadow/update/delta",
+)
 """What a device, or AWS in its place, publishes under $aws/things/<thing>/."""
 HEARD = (
-    "jobs/notify-next", "jobs/notify", "jobs/start-next/accepted", "jobs/+/get/accepted", "jobs/#",
-    "shadow/update/accepted", "shadow/get/accepted", "shadow/#", "#",
-)  # fmt: skip
+    "jobs/notify-next",
+    "jobs/notify",
+    "jobs/start-next/accepted",
+    "jobs/+/get/accepted",
+    "jobs/#",
+    "shadow/update/accepted",
+    "shadow/get/accepted",
+    "shadow/#",
+    "#",
+)
 """What a device subscribes to there."""
 
 
@@ -45,7 +72,8 @@ def thief(fleet: Fleet) -> DeviceConfig:
 
 @pytest.fixture(scope="module")
 def administrator(fleet: Fleet) -> Clients:
-    """Somebody with every right that an IAM policy can give. (The sandbox's root is above MiniStack's.)"""
+    """Somebody with every right that an IAM policy can give. (The sandbox's root is above
+    MiniStack's.)"""
     iam = fleet.client("iam")
     iam.create_user(UserName="administrator")
     everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
@@ -55,7 +83,9 @@ def administrator(fleet: Fleet) -> Clients:
     return fleet.client_as(key["AccessKeyId"], key["SecretAccessKey"])
 
 
-def connection(fleet: Fleet, config: DeviceConfig, client_id: str | None = None, will: str | None = None) -> Intruder:
+def connection(
+    fleet: Fleet, config: DeviceConfig, client_id: str | None = None, will: str | None = None
+) -> Intruder:
     """The device's own certificate, with a client id that may be another's."""
     identity = (config.certificate_pem, config.private_key_pem)
     return Intruder(fleet.place.mqtt_port, config.ca_pem, client_id or config.thing, identity, will)
@@ -76,7 +106,9 @@ def fetched(url: str, method: str = "GET", data: bytes | None = None) -> tuple[i
     """Status and body of a plain HTTP request."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(urllib.request.Request(url, data=data, method=method), timeout=10) as answer:
+        with opener.open(
+            urllib.request.Request(url, data=data, method=method), timeout=10
+        ) as answer:
             return int(answer.status), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -85,10 +117,14 @@ def fetched(url: str, method: str = "GET", data: bytes | None = None) -> tuple[i
 # MQTT
 
 
-def test_a_device_reaches_no_other_devices_jobs_and_shadow(fleet: Fleet, thief: DeviceConfig) -> None:
+def test_a_device_reaches_no_other_devices_jobs_and_shadow(
+    fleet: Fleet, thief: DeviceConfig
+) -> None:
     others = [fleet.thing(serial) for serial in EVERYBODY if serial != THIEF]
     before = fleet.sandbox.reported(), fleet.sandbox.jobs(), fleet.executions(fleet.job("broad"))
-    forged = json.dumps({"state": {"reported": {"firmware": {"version": "6.6.6"}}}, "status": "FAILED"}).encode()
+    forged = json.dumps(
+        {"state": {"reported": {"firmware": {"version": "6.6.6"}}}, "status": "FAILED"}
+    ).encode()
     with connection(fleet, thief) as me:
         assert me.connected()
         assert me.may_publish(f"$aws/things/{thief.thing}/shadow/get"), "its own it may"
@@ -96,28 +132,57 @@ def test_a_device_reaches_no_other_devices_jobs_and_shadow(fleet: Fleet, thief: 
         job = fleet.job("broad")
         for other in others:
             for tail in (*ASKED, f"jobs/{job}/get", f"jobs/{job}/update"):
-                assert not me.may_publish(f"$aws/things/{other}/{tail}", forged), f"{tail} of {other}"
+                assert not me.may_publish(f"$aws/things/{other}/{tail}", forged), (
+                    f"{tail} of {other}"
+                )
             for tail in HEARD:
                 assert not me.may_subscribe(f"$aws/things/{other}/{tail}"), f"{tail} of {other}"
-    assert before == (fleet.sandbox.reported(), fleet.sandbox.jobs(), fleet.executions(fleet.job("broad")))
+    assert before == (
+        fleet.sandbox.reported(),
+        fleet.sandbox.jobs(),
+        fleet.executions(fleet.job("broad")),
+    )
 
 
-def test_a_device_reaches_nothing_but_its_own_jobs_and_classic_shadow(fleet: Fleet, thief: DeviceConfig) -> None:
+def test_a_device_reaches_nothing_but_its_own_jobs_and_classic_shadow(
+    fleet: Fleet, thief: DeviceConfig
+) -> None:
     mine, job = f"$aws/things/{thief.thing}", fleet.job("broad")
     publish = [
-        f"{mine}/shadow/delete", f"{mine}/shadow/name/config/update", f"{mine}/jobs/notify-next", f"{mine}/streams/1/get/json",
-        f"$aws/events/job/{job}/canceled", f"$aws/events/job/{job}/deleted", "$aws/rules/any", "$aws/certificates/create/json",
-        "$aws/provisioning-templates/any/provision/json", f"$aws/things/{thief.thing}x/shadow/get", "fleet/all", thief.thing,
-    ]  # fmt: skip
+        f"{mine}/shadow/delete",
+        f"{mine}/shadow/name/config/update",
+        f"{mine}/jobs/notify-next",
+        f"{mine}/streams/1/get/json",
+        f"$aws/events/job/{job}/canceled",
+        f"$aws/events/job/{job}/deleted",
+        "$aws/rules/any",
+        "$aws/certificates/create/json",
+        "$aws/provisioning-templates/any/provision/json",
+        f"$aws/things/{thief.thing}x/shadow/get",
+        "fleet/all",
+        thief.thing,
+    ]
     listen = [
-        "#", "+/+", "$aws/#", "$aws/things/#", "$aws/things/+/jobs/#", "$aws/things/+/shadow/#", "$aws/events/#",
-        f"$aws/events/job/{job}/+", "$share/thieves/#", "$share/thieves/$aws/things/+/jobs/notify-next", "fleet/all", f"{mine}/#",
-    ]  # fmt: skip
+        "#",
+        "+/+",
+        "$aws/#",
+        "$aws/things/#",
+        "$aws/things/+/jobs/#",
+        "$aws/things/+/shadow/#",
+        "$aws/events/#",
+        f"$aws/events/job/{job}/+",
+        "$share/thieves/#",
+        "$share/thieves/$aws/things/+/jobs/notify-next",
+        "fleet/all",
+        f"{mine}/#",
+    ]
     with connection(fleet, thief) as me:
         assert me.connected()
         assert [topic for topic in publish if me.may_publish(topic)] == []
         assert [topic_filter for topic_filter in listen if me.may_subscribe(topic_filter)] == []
-        assert not me.may_publish(f"{mine}/shadow/get", retain=True), "a retained message would outlive the device"
+        assert not me.may_publish(f"{mine}/shadow/get", retain=True), (
+            "a retained message would outlive the device"
+        )
 
 
 def test_a_device_connects_as_itself_only(fleet: Fleet, thief: DeviceConfig) -> None:
@@ -131,7 +196,9 @@ def test_a_device_connects_as_itself_only(fleet: Fleet, thief: DeviceConfig) -> 
         assert me.connected(), "as itself it may"
 
 
-def test_a_certificate_that_is_not_a_devices_opens_nothing(fleet: Fleet, thief: DeviceConfig) -> None:
+def test_a_certificate_that_is_not_a_devices_opens_nothing(
+    fleet: Fleet, thief: DeviceConfig
+) -> None:
     iot, policy = fleet.client("iot"), fleet.sandbox.outputs["devicePolicyName"]
     victim = fleet.thing(VICTIM)
 
@@ -146,7 +213,9 @@ def test_a_certificate_that_is_not_a_devices_opens_nothing(fleet: Fleet, thief: 
     assert not connects(loose, "anything"), "attached to no thing"
 
     iot.attach_thing_principal(thingName=victim, principal=loose["certificateArn"])
-    assert connects(loose, victim), "attached to the thing: what is refused below is refused for its status alone"
+    assert connects(loose, victim), (
+        "attached to the thing: what is refused below is refused for its status alone"
+    )
     for status in ("INACTIVE", "REVOKED"):
         iot.update_certificate(certificateId=loose["certificateId"], newStatus=status)
         assert not connects(loose, victim), status
@@ -156,12 +225,16 @@ def test_a_certificate_that_is_not_a_devices_opens_nothing(fleet: Fleet, thief: 
     assert not connects(bare, victim), "no policy"
 
 
-def test_a_client_without_a_certificate_or_on_another_interface_finds_no_door(fleet: Fleet, thief: DeviceConfig) -> None:
+def test_a_client_without_a_certificate_or_on_another_interface_finds_no_door(
+    fleet: Fleet, thief: DeviceConfig
+) -> None:
     for client_id in (thief.thing, "anything"):
         with Intruder(fleet.place.mqtt_port, thief.ca_pem, client_id) as nobody:
             assert not nobody.connected()
     for port in (fleet.place.port, fleet.place.mqtt_port):
-        with socket.socket() as elsewhere:  # 127.0.0.2 is this machine too, and is not the address that the sandbox listens on
+        with (
+            socket.socket() as elsewhere
+        ):  # 127.0.0.2 is this machine too, and is not the address that the sandbox listens on
             assert elsewhere.connect_ex(("127.0.0.2", port)) != 0
 
 
@@ -172,14 +245,24 @@ def test_a_client_without_a_certificate_or_on_another_interface_finds_no_door(fl
 def url(fleet: Fleet, thief: DeviceConfig) -> str:
     """The image's URL in a job document, as AWS presigned it for the thief's device."""
     fleet.ship("2.1.1")
-    fleet.until("broad's job", lambda s: s.candidate and "broad" in s.candidate.rings and s.candidate.rings["broad"].offer.seen)
+    fleet.until(
+        "broad's job",
+        lambda s: (
+            s.candidate and "broad" in s.candidate.rings and s.candidate.rings["broad"].offer.seen
+        ),
+    )
     device = Link(
         Endpoint(
-            thing=thief.thing, certificate_pem=thief.certificate_pem, private_key_pem=thief.private_key_pem, ca_pem=thief.ca_pem,
-            host=thief.host, port=thief.port,
+            thing=thief.thing,
+            certificate_pem=thief.certificate_pem,
+            private_key_pem=thief.private_key_pem,
+            ca_pem=thief.ca_pem,
+            host=thief.host,
+            port=thief.port,
         ),
-        lambda: None, lambda _: None,
-    )  # fmt: skip
+        lambda: None,
+        lambda _: None,
+    )
     device.start()
     try:
         execution = device.start_next()
@@ -201,10 +284,16 @@ def test_a_presigned_url_gives_its_image_and_nothing_else(fleet: Fleet, url: str
     place = f"/{bucket}/{firmware.key}"
     assert place in url
     for other in (
-        f"/{bucket}/{state_key(channel)}", f"/{bucket}/{manifest_key(channel)}", f"/{bucket}/{control_key(channel)}",
-        f"/{bucket}/firmware/{FACTORY}/{'0' * 64}.bin", f"/{bucket}/firmware/../{state_key(channel)}",
-        f"/{bucket}/", f"/{bucket}", f"/{IMAGES}/2.1.0", "/",
-    ):  # fmt: skip
+        f"/{bucket}/{state_key(channel)}",
+        f"/{bucket}/{manifest_key(channel)}",
+        f"/{bucket}/{control_key(channel)}",
+        f"/{bucket}/firmware/{FACTORY}/{'0' * 64}.bin",
+        f"/{bucket}/firmware/../{state_key(channel)}",
+        f"/{bucket}/",
+        f"/{bucket}",
+        f"/{IMAGES}/2.1.0",
+        "/",
+    ):
         assert fetched(url.replace(place, other))[0] == 403, other
     for method, data in (("PUT", b"mine"), ("DELETE", None), ("POST", b""), ("HEAD", None)):
         assert fetched(url, method, data)[0] == 403, method
@@ -219,24 +308,37 @@ def test_without_a_signature_nothing_is_read_listed_or_written(fleet: Fleet, url
     plain = url.partition("?")[0]
     bucket = f"{fleet.sandbox.endpoint}/{fleet.sandbox.outputs['bucketName']}"
     state = f"{bucket}/{state_key(fleet.sandbox.channel)}"
-    for address in (plain, bucket, f"{bucket}?list-type=2", f"{bucket}?versions", f"{bucket}?policy", state):
+    for address in (
+        plain,
+        bucket,
+        f"{bucket}?list-type=2",
+        f"{bucket}?versions",
+        f"{bucket}?policy",
+        state,
+    ):
         assert fetched(address)[0] == 403, address
     for address in (plain, state):
         assert fetched(address, "PUT", b"mine")[0] == 403, address
         assert fetched(address, "DELETE")[0] == 403, address
 
 
-def test_the_presigning_role_reads_images_only_and_its_urls_expire(fleet: Fleet, administrator: Clients, url: str) -> None:
+def test_the_presigning_role_reads_images_only_and_its_urls_expire(
+    fleet: Fleet, administrator: Clients, url: str
+) -> None:
     bucket, channel = fleet.sandbox.outputs["bucketName"], fleet.sandbox.channel
     name = f"{fleet.sandbox.outputs['fleetGroupName']}-{channel}-presign"
     role = f"arn:aws:iam::{ACCOUNT}:role/{name}"
-    assert denied(administrator("sts").assume_role, RoleArn=role, RoleSessionName="me"), "IoT alone may assume it"
+    assert denied(administrator("sts").assume_role, RoleArn=role, RoleSessionName="me"), (
+        "IoT alone may assume it"
+    )
 
     presign = fleet.role(name)
     s3, image = presign("s3"), {"Bucket": bucket, "Key": fleet.sandbox.manifest().firmware.key}
     brief = s3.generate_presigned_url("get_object", Params=image, ExpiresIn=1)
     assert fetched(brief)[0] == 200
-    status, body = wait_for("the URL's end", lambda: (got := fetched(brief))[0] != 200 and got, seconds=5)
+    status, body = wait_for(
+        "the URL's end", lambda: (got := fetched(brief))[0] != 200 and got, seconds=5
+    )
     assert (status, b"Request has expired" in body) == (403, True)
 
     for key in (state_key(channel), manifest_key(channel), control_key(channel)):
@@ -251,7 +353,12 @@ def test_the_presigning_role_reads_images_only_and_its_urls_expire(fleet: Fleet,
 
 
 def signature(key: str) -> dict[str, Any]:
-    return {"KeyId": key, "Message": b"0" * 32, "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
+    return {
+        "KeyId": key,
+        "Message": b"0" * 32,
+        "MessageType": "DIGEST",
+        "SigningAlgorithm": "ECDSA_SHA_256",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -259,19 +366,28 @@ def controller(fleet: Fleet) -> Clients:
     return fleet.role(fleet.sandbox.outputs["controllerName"])
 
 
-def test_nobody_signs_a_release_but_the_controller(fleet: Fleet, administrator: Clients, controller: Clients) -> None:
-    """On AWS the key's policy binds the account's root too; in MiniStack the root is above it, which only AWS can show."""
+def test_nobody_signs_a_release_but_the_controller(
+    fleet: Fleet, administrator: Clients, controller: Clients
+) -> None:
+    """On AWS the key's policy binds the account's root too; in MiniStack the root is above it,
+    which only AWS can show."""
     key = fleet.sandbox.outputs["signingKeyArns"][0]
     assert controller("kms").sign(**signature(key))["Signature"]
     assert denied(administrator("kms").sign, **signature(key))
     assert denied(
-        administrator("kms").create_grant, KeyId=key, GranteePrincipal=f"arn:aws:iam::{ACCOUNT}:root", Operations=["Sign"]
+        administrator("kms").create_grant,
+        KeyId=key,
+        GranteePrincipal=f"arn:aws:iam::{ACCOUNT}:root",
+        Operations=["Sign"],
     )
     assert administrator("kms").get_public_key(KeyId=key)["PublicKey"]
 
 
-def test_the_controllers_role_does_what_the_controller_does_and_no_more(fleet: Fleet, controller: Clients) -> None:
-    """Of CreateJob, MiniStack holds the job's id against the policy; only AWS holds its targets and iam:PassRole too."""
+def test_the_controllers_role_does_what_the_controller_does_and_no_more(
+    fleet: Fleet, controller: Clients
+) -> None:
+    """Of CreateJob, MiniStack holds the job's id against the policy; only AWS holds its targets and
+    iam:PassRole too."""
     outputs = fleet.sandbox.outputs
     bucket, channel = outputs["bucketName"], outputs["channelName"]
     s3, iot, kms = controller("s3"), controller("iot"), controller("kms")
@@ -284,9 +400,13 @@ def test_the_controllers_role_does_what_the_controller_does_and_no_more(fleet: F
     assert denied(s3.delete_object, Bucket=bucket, Key=state_key(channel))
     assert denied(s3.put_bucket_policy, Bucket=bucket, Policy="{}")
 
-    other = fleet.client("kms").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    other = fleet.client("kms").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")[
+        "KeyMetadata"
+    ]["KeyId"]
     assert denied(kms.sign, **signature(other))
-    assert denied(kms.put_key_policy, KeyId=outputs["signingKeyArns"][0], PolicyName="default", Policy="{}")
+    assert denied(
+        kms.put_key_policy, KeyId=outputs["signingKeyArns"][0], PolicyName="default", Policy="{}"
+    )
 
     ring, fleet_group = outputs["ringGroupNames"]["canary"], outputs["fleetGroupName"]
     target = f"arn:aws:iot:{fleet.region}:{ACCOUNT}:thinggroup/{ring}"
@@ -299,9 +419,14 @@ def test_the_controllers_role_does_what_the_controller_does_and_no_more(fleet: F
 
     presign = f"arn:aws:iam::{ACCOUNT}:role/{fleet_group}-{channel}-presign"
     assert denied(controller("sts").assume_role, RoleArn=presign, RoleSessionName="me")
-    assert denied(controller("lambda").update_function_configuration, FunctionName=outputs["controllerName"], Timeout=1)
     assert denied(
-        controller("sqs").receive_message, QueueUrl=f"{fleet.sandbox.endpoint}/{ACCOUNT}/{outputs['controllerName']}-dead-letters"
+        controller("lambda").update_function_configuration,
+        FunctionName=outputs["controllerName"],
+        Timeout=1,
+    )
+    assert denied(
+        controller("sqs").receive_message,
+        QueueUrl=f"{fleet.sandbox.endpoint}/{ACCOUNT}/{outputs['controllerName']}-dead-letters",
     )
 
 
@@ -323,19 +448,41 @@ def unguarded(fleet: Fleet, administrator: Clients) -> Iterator[Any]:
 def metric(fleet: Fleet, name: str) -> float:
     """The sum of one of the channel's metrics over the last ten minutes."""
     now = datetime.now(UTC)
-    own = [{"Name": "Suffix", "Value": fleet.sandbox.outputs["suffix"]}, {"Name": "Channel", "Value": fleet.sandbox.channel}]
+    own = [
+        {"Name": "Suffix", "Value": fleet.sandbox.outputs["suffix"]},
+        {"Name": "Channel", "Value": fleet.sandbox.channel},
+    ]
     points = fleet.client("cloudwatch").get_metric_statistics(
-        Namespace="IotOta", MetricName=name, Dimensions=own, Period=60, Statistics=["Sum"],
-        StartTime=now - timedelta(minutes=10), EndTime=now + timedelta(minutes=1),
-    )["Datapoints"]  # fmt: skip
+        Namespace="IotOta",
+        MetricName=name,
+        Dimensions=own,
+        Period=60,
+        Statistics=["Sum"],
+        StartTime=now - timedelta(minutes=10),
+        EndTime=now + timedelta(minutes=1),
+    )["Datapoints"]
     return float(sum(point["Sum"] for point in points))
 
 
-def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(fleet: Fleet, administrator: Clients) -> None:
-    s3, place = administrator("s3"), {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": manifest_key(fleet.sandbox.channel)}
-    honest, jobs, alarmed = s3.get_object(**place)["Body"].read(), fleet.sandbox.jobs(), metric(fleet, "ManifestRefused")
+def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(
+    fleet: Fleet, administrator: Clients
+) -> None:
+    s3, place = (
+        administrator("s3"),
+        {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": manifest_key(fleet.sandbox.channel)},
+    )
+    honest, jobs, alarmed = (
+        s3.get_object(**place)["Body"].read(),
+        fleet.sandbox.jobs(),
+        metric(fleet, "ManifestRefused"),
+    )
     version = json.dumps(fleet.sandbox.manifest().firmware.version).encode()
-    for forged in (honest.replace(version, b'"6.6.6"'), honest.replace(b'"rings"', b'"paused":false,"rings"'), b"{}", b""):
+    for forged in (
+        honest.replace(version, b'"6.6.6"'),
+        honest.replace(b'"rings"', b'"paused":false,"rings"'),
+        b"{}",
+        b"",
+    ):
         assert forged != honest
         s3.put_object(**place, Body=forged)
         answer = fleet.wake()
@@ -347,7 +494,9 @@ def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(fleet: Fleet, a
     fleet.waits("nothing")
 
 
-def test_an_image_tampered_with_after_the_offer_is_refused_by_the_devices(fleet: Fleet, administrator: Clients) -> None:
+def test_an_image_tampered_with_after_the_offer_is_refused_by_the_devices(
+    fleet: Fleet, administrator: Clients
+) -> None:
     fleet.disconnect()
     digest = fleet.ship("2.2.0")
     fleet.until("canary's job", lambda s: s.candidate and s.candidate.rings["canary"].offer.seen)
@@ -361,19 +510,23 @@ def test_an_image_tampered_with_after_the_offer_is_refused_by_the_devices(fleet:
     assert {fleet.details(job, serial)["reason"] for serial in CANARY} == {"wrong digest"}
     assert digest in state.refused
     assert fleet.runs() == everybody("2.1.1")
-    assert [name for name in fleet.sandbox.jobs() if name.endswith(job.rsplit("-", 1)[1])] == [job], (
-        "no other ring was offered it"
-    )
+    assert [name for name in fleet.sandbox.jobs() if name.endswith(job.rsplit("-", 1)[1])] == [
+        job
+    ], "no other ring was offered it"
     fleet.no_ring_has_two_jobs()
 
 
-def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(fleet: Fleet, administrator: Clients) -> None:
+def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(
+    fleet: Fleet, administrator: Clients
+) -> None:
     with fleet.controller_down():
         fleet.ship("2.3.0")
         jobs, firmware = fleet.sandbox.jobs(), fleet.sandbox.manifest().firmware
         image = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": firmware.key}
         content = administrator("s3").get_object(**image)["Body"].read()
-        administrator("s3").put_object(**image, Body=content[:-1] + b"!", ChecksumAlgorithm="SHA256")
+        administrator("s3").put_object(
+            **image, Body=content[:-1] + b"!", ChecksumAlgorithm="SHA256"
+        )
     answer = fleet.wake()
     assert (answer["kind"], answer["did"]) == ("image", [])
     assert "has another SHA-256 than the release" in answer["waiting"]
@@ -385,7 +538,9 @@ def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(fleet: Fle
     assert fleet.runs() == everybody("2.3.0")
 
 
-def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume(fleet: Fleet, administrator: Clients) -> None:
+def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume(
+    fleet: Fleet, administrator: Clients
+) -> None:
     place = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": state_key(fleet.sandbox.channel)}
     s3 = administrator("s3")
     versions = s3.list_object_versions(Bucket=place["Bucket"], Prefix=place["Key"])["Versions"]
@@ -399,7 +554,13 @@ def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume
     envelope = json.loads(honest)
     unsigned = json.dumps(envelope | {"jws": "a.b.c"}).encode()
     forged = json.dumps(envelope | {"state": envelope["state"] | {"refused": {}}}).encode()
-    for name, body in {"invalid": forged, "invalid ": unsigned, "invalid  ": b"", "lost": None, "older": old}.items():
+    for name, body in {
+        "invalid": forged,
+        "invalid ": unsigned,
+        "invalid  ": b"",
+        "lost": None,
+        "older": old,
+    }.items():
         with unguarded(fleet, administrator):
             s3.put_object(**place, Body=body) if body is not None else s3.delete_object(**place)
         answer = fleet.wake()
@@ -412,9 +573,10 @@ def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume
         s3.put_object(**place, Body=old)
     fleet.ship("2.4.0")
     answer = fleet.wake()
-    assert (answer["outcome"], fleet.sandbox.jobs()) == ("distrusted", jobs), (
-        "nothing is started from a state that is older than its jobs"
-    )
+    assert (answer["outcome"], fleet.sandbox.jobs()) == (
+        "distrusted",
+        jobs,
+    ), "nothing is started from a state that is older than its jobs"
     assert answer["halt"] in fleet.ops("resume")
     fleet.proved("2.4.0")
     assert fleet.runs() == everybody("2.4.0")

@@ -1,4 +1,5 @@
-"""The reference device against a local AWS with IoT and IAM policies enforced: real MQTT, jobs, presigned URLs, shadows."""
+"""The reference device against a local AWS with IoT and IAM policies enforced: real MQTT, jobs,
+presigned URLs, shadows."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ FACTORY = ("2.0.0", "0" * 64)
 
 
 def image(version: str, self_test: str = "pass", size: int = 65_536) -> bytes:
-    header = json.dumps({"hardware": HARDWARE, "selfTest": self_test, "version": version}).encode() + b"\n"
+    header = (
+        json.dumps({"hardware": HARDWARE, "selfTest": self_test, "version": version}).encode()
+        + b"\n"
+    )
     return header + bytes(range(256)) * (size // 256)
 
 
@@ -53,20 +57,39 @@ class Cloud:
 
         def client(service: str) -> Any:
             return boto3.client(
-                service, endpoint_url=endpoint, region_name=REGION, aws_access_key_id=ACCOUNT, aws_secret_access_key="any"
+                service,
+                endpoint_url=endpoint,
+                region_name=REGION,
+                aws_access_key_id=ACCOUNT,
+                aws_secret_access_key="any",
             )
 
-        self.iot, self.s3, self.kms, self.data = client("iot"), client("s3"), client("kms"), client("iot-data")
+        self.iot, self.s3, self.kms, self.data = (
+            client("iot"),
+            client("s3"),
+            client("kms"),
+            client("iot-data"),
+        )
         self.s3.create_bucket(Bucket="firmware")
         self._presign_role(client("iam"))
-        self.key = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+        self.key = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")[
+            "KeyMetadata"
+        ]["KeyId"]
         self.public_key_pem = pem(self.kms.get_public_key(KeyId=self.key)["PublicKey"])
         self.iot.create_policy(policyName="device", policyDocument=json.dumps(device_policy()))
         self.sequence = 0
 
     def _presign_role(self, iam: Any) -> None:
-        trust = {"Effect": "Allow", "Principal": {"Service": "iot.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        read = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::firmware/firmware/*"}
+        trust = {
+            "Effect": "Allow",
+            "Principal": {"Service": "iot.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+        read = {
+            "Effect": "Allow",
+            "Action": "s3:GetObject",
+            "Resource": "arn:aws:s3:::firmware/firmware/*",
+        }
         role = iam.create_role(RoleName="presign", AssumeRolePolicyDocument=policy(trust))["Role"]
         iam.put_role_policy(RoleName="presign", PolicyName="read", PolicyDocument=policy(read))
         self.presign_role = role["Arn"]
@@ -79,32 +102,62 @@ class Cloud:
         self.iot.attach_policy(policyName="device", target=made["certificateArn"])
         self.iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
         return DeviceConfig(
-            thing=thing, serial=serial, certificate_pem=made["certificatePem"], private_key_pem=made["keyPair"]["PrivateKey"],
-            ca_pem=self.ca_pem, host="localhost", port=self.mqtt_port, public_key_pem=self.public_key_pem, channel=CHANNEL,
-            hardware=HARDWARE, initial_version=FACTORY[0], initial_sha256=FACTORY[1], folder=self.folder / serial,
-        )  # fmt: skip
+            thing=thing,
+            serial=serial,
+            certificate_pem=made["certificatePem"],
+            private_key_pem=made["keyPair"]["PrivateKey"],
+            ca_pem=self.ca_pem,
+            host="localhost",
+            port=self.mqtt_port,
+            public_key_pem=self.public_key_pem,
+            channel=CHANNEL,
+            hardware=HARDWARE,
+            initial_version=FACTORY[0],
+            initial_sha256=FACTORY[1],
+            folder=self.folder / serial,
+        )
 
-    def release(self, devices: list[DeviceConfig], content: bytes, stored: bytes | None = None, **changes: Any) -> str:
-        """Offers an image to the devices; `stored` is what really lies in S3. Returns the job's id."""
+    def release(
+        self,
+        devices: list[DeviceConfig],
+        content: bytes,
+        stored: bytes | None = None,
+        **changes: Any,
+    ) -> str:
+        """Offers an image to the devices; `stored` is what really lies in S3. Returns the job's
+        id."""
         self.sequence += 1
         told: dict[str, Any] = {
-            "channel": CHANNEL, "hardware": HARDWARE, "version": "2.1.0", "sequence": self.sequence,
-            "sha256": hashlib.sha256(content).hexdigest(), "size": len(content),
-        } | changes  # fmt: skip
+            "channel": CHANNEL,
+            "hardware": HARDWARE,
+            "version": "2.1.0",
+            "sequence": self.sequence,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+        } | changes
         statement = Statement(**told)
         key = f"firmware/{statement.version}/{statement.sha256}.bin"
         self.s3.put_object(Bucket="firmware", Key=key, Body=content if stored is None else stored)
         signed = signing_input("iotota-release+jws", self.key, statement)
-        signature = self.kms.sign(KeyId=self.key, Message=signed.encode(), SigningAlgorithm="ECDSA_SHA_256")["Signature"]
-        return self.job(devices, job_document(jws(signed, signature), artifact_url("firmware", REGION, "amazonaws.com", key)))
+        signature = self.kms.sign(
+            KeyId=self.key, Message=signed.encode(), SigningAlgorithm="ECDSA_SHA_256"
+        )["Signature"]
+        return self.job(
+            devices,
+            job_document(
+                jws(signed, signature), artifact_url("firmware", REGION, "amazonaws.com", key)
+            ),
+        )
 
     def job(self, devices: list[DeviceConfig], document: str) -> str:
         job = f"job-{self.sequence}-{len(self.iot.list_jobs()['jobs'])}"
         self.iot.create_job(
-            jobId=job, targets=[f"arn:aws:iot:{REGION}:{ACCOUNT}:thing/{device.thing}" for device in devices],
-            document=document, presignedUrlConfig={"roleArn": self.presign_role, "expiresInSec": 60},
+            jobId=job,
+            targets=[f"arn:aws:iot:{REGION}:{ACCOUNT}:thing/{device.thing}" for device in devices],
+            document=document,
+            presignedUrlConfig={"roleArn": self.presign_role, "expiresInSec": 60},
             timeoutConfig={"inProgressTimeoutInMinutes": 5},
-        )  # fmt: skip
+        )
         return job
 
     def execution(self, job: str, device: DeviceConfig) -> dict[str, Any]:
@@ -113,11 +166,16 @@ class Cloud:
 
     def ended(self, job: str, device: DeviceConfig) -> dict[str, Any]:
         """The execution, once it is terminal."""
-        wait_for(f"{device.thing} to end {job}", lambda: self.execution(job, device)["status"] not in ("QUEUED", "IN_PROGRESS"))
+        wait_for(
+            f"{device.thing} to end {job}",
+            lambda: self.execution(job, device)["status"] not in ("QUEUED", "IN_PROGRESS"),
+        )
         return self.execution(job, device)
 
     def shadow(self, device: DeviceConfig) -> Any:
-        return json.load(self.data.get_thing_shadow(thingName=device.thing)["payload"])["state"]["reported"]
+        return json.load(self.data.get_thing_shadow(thingName=device.thing)["payload"])["state"][
+            "reported"
+        ]
 
 
 def policy(*statements: dict[str, Any]) -> str:
@@ -127,13 +185,37 @@ def policy(*statements: dict[str, Any]) -> str:
 def device_policy() -> dict[str, Any]:
     arn, mine = f"arn:aws:iot:{REGION}:{ACCOUNT}", "$aws/things/${iot:Connection.Thing.ThingName}"
     filters = [f"{mine}/jobs/*", f"{mine}/shadow/update/*"]
-    publish = [f"{mine}/jobs/start-next", f"{mine}/jobs/*/get", f"{mine}/jobs/*/update", f"{mine}/shadow/update"]
-    return {"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Action": "iot:Connect", "Resource": f"{arn}:client/${{iot:Connection.Thing.ThingName}}"},
-        {"Effect": "Allow", "Action": "iot:Publish", "Resource": [f"{arn}:topic/{topic}" for topic in publish]},
-        {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": [f"{arn}:topicfilter/{topic}" for topic in filters]},
-        {"Effect": "Allow", "Action": "iot:Receive", "Resource": [f"{arn}:topic/{topic}" for topic in filters]},
-    ]}  # fmt: skip
+    publish = [
+        f"{mine}/jobs/start-next",
+        f"{mine}/jobs/*/get",
+        f"{mine}/jobs/*/update",
+        f"{mine}/shadow/update",
+    ]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "iot:Connect",
+                "Resource": f"{arn}:client/${{iot:Connection.Thing.ThingName}}",
+            },
+            {
+                "Effect": "Allow",
+                "Action": "iot:Publish",
+                "Resource": [f"{arn}:topic/{topic}" for topic in publish],
+            },
+            {
+                "Effect": "Allow",
+                "Action": "iot:Subscribe",
+                "Resource": [f"{arn}:topicfilter/{topic}" for topic in filters],
+            },
+            {
+                "Effect": "Allow",
+                "Action": "iot:Receive",
+                "Resource": [f"{arn}:topic/{topic}" for topic in filters],
+            },
+        ],
+    }
 
 
 def pem(der: bytes) -> str:
@@ -151,10 +233,15 @@ def free_port() -> int:
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     port, mqtt_port, folder = free_port(), free_port(), tmp_path_factory.mktemp("devices")
     environment = os.environ | {
-        "GATEWAY_PORT": str(port), "IOT_MTLS_PORT": str(mqtt_port), "AUTH": "true", "BIND_HOST": "127.0.0.1",
-    }  # fmt: skip
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_PORT": str(mqtt_port),
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+    }
     with (folder / "ministack.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "ministack"], env=environment, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "ministack"], env=environment, stdout=log, stderr=log, cwd=folder
+        )
         try:
             wait_for("MiniStack", lambda: healthy(port))
             yield Cloud(port, mqtt_port, folder)
@@ -186,24 +273,41 @@ def run() -> Iterator[Callable[..., Device]]:
         device.stop()
 
 
-def test_twenty_devices_install_a_release_and_say_so(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_twenty_devices_install_a_release_and_say_so(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     fleet = [cloud.born(f"many-{number:02}") for number in range(20)]
     devices = [run(config) for config in fleet]
     for config in fleet:
-        wait_for("the factory image in the shadow", functools.partial(reports, cloud, config, FACTORY[0]))
+        wait_for(
+            "the factory image in the shadow", functools.partial(reports, cloud, config, FACTORY[0])
+        )
     started = time.monotonic()
     content = image("2.1.0")
     job = cloud.release(fleet, content)
     ends = [cloud.ended(job, config) for config in fleet]
     took = time.monotonic() - started
     assert {end["status"] for end in ends} == {"SUCCEEDED"}
-    assert ends[0] == {"status": "SUCCEEDED", "step": "done", "reason": "installed", "version": "2.1.0"}
-    firmware = {"version": "2.1.0", "sha256": hashlib.sha256(content).hexdigest(), "sequence": cloud.sequence}
-    assert [cloud.shadow(config) for config in fleet] == [{"firmware": firmware, "hardware": HARDWARE}] * 20
+    assert ends[0] == {
+        "status": "SUCCEEDED",
+        "step": "done",
+        "reason": "installed",
+        "version": "2.1.0",
+    }
+    firmware = {
+        "version": "2.1.0",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "sequence": cloud.sequence,
+    }
+    assert [cloud.shadow(config) for config in fleet] == [
+        {"firmware": firmware, "hardware": HARDWARE}
+    ] * 20
     assert took < 10, f"20 devices took {took:.1f} s"
     for device in devices:
         device.stop()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("device many-")]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith("device many-")
+    ]
 
 
 def reports(cloud: Cloud, config: DeviceConfig, version: str) -> bool:
@@ -213,15 +317,21 @@ def reports(cloud: Cloud, config: DeviceConfig, version: str) -> bool:
         return False
 
 
-def test_a_job_queued_while_the_device_was_away_is_found(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_a_job_queued_while_the_device_was_away_is_found(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     config = cloud.born("away")
     job = cloud.release([config], image("2.1.0"))
     run(config)
     assert cloud.ended(job, config)["status"] == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("step", ["checking", "downloading", "installing", "rebooting", "self-test", "reporting"])
-def test_a_device_that_dies_in_mid_update_returns_and_ends_it(cloud: Cloud, run: Callable[..., Device], step: Any) -> None:
+@pytest.mark.parametrize(
+    "step", ["checking", "downloading", "installing", "rebooting", "self-test", "reporting"]
+)
+def test_a_device_that_dies_in_mid_update_returns_and_ends_it(
+    cloud: Cloud, run: Callable[..., Device], step: Any
+) -> None:
     config = cloud.born(f"dies-{step}")
     job = cloud.release([config], image("2.1.0"))
     device = run(config, faults=Faults(die_at=step))
@@ -233,7 +343,9 @@ def test_a_device_that_dies_in_mid_update_returns_and_ends_it(cloud: Cloud, run:
     assert cloud.shadow(config)["firmware"]["version"] == "2.1.0"
 
 
-def test_a_bad_image_reverts_itself_and_the_way_back_is_open(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_a_bad_image_reverts_itself_and_the_way_back_is_open(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     config = cloud.born("bad-image")
     run(config)
     good = image("2.1.0")
@@ -248,7 +360,7 @@ def test_a_bad_image_reverts_itself_and_the_way_back_is_open(cloud: Cloud, run: 
 
 def test_a_rollback_installs_the_older_image_and_its_document_is_refused_when_replayed(
     cloud: Cloud, run: Callable[..., Device]
-) -> None:  # fmt: skip
+) -> None:
     config = cloud.born("rollback")
     run(config)
     for version, downgrade in (("2.2.0", False), ("2.1.0", True), ("2.4.0", False)):
@@ -261,22 +373,41 @@ def test_a_rollback_installs_the_older_image_and_its_document_is_refused_when_re
     assert cloud.shadow(config)["firmware"]["version"] == "2.4.0"
 
 
-def test_an_image_tampered_with_or_truncated_in_s3_is_refused(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_an_image_tampered_with_or_truncated_in_s3_is_refused(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     config = cloud.born("tampered")
     run(config)
     content = image("2.1.0")
-    for stored, reason in ((content[:-1] + b"!", "wrong digest"), (content[:-1], "wrong size"), (content + b"!", "wrong size")):
+    for stored, reason in (
+        (content[:-1] + b"!", "wrong digest"),
+        (content[:-1], "wrong size"),
+        (content + b"!", "wrong size"),
+    ):
         end = cloud.ended(cloud.release([config], content, stored), config)
         assert (end["status"], end["reason"], end["version"]) == ("FAILED", reason, FACTORY[0])
 
 
-def test_a_release_for_others_or_by_others_is_refused(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_a_release_for_others_or_by_others_is_refused(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     config = cloud.born("refuses")
     run(config)
     content = image("2.1.0")
-    assert cloud.ended(cloud.release([config], content, hardware="gateway-b2"), config)["status"] == "REJECTED"
-    assert cloud.ended(cloud.release([config], content, channel="beta"), config)["reason"] == "other channel"
-    honest, cloud.key = cloud.key, cloud.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    assert (
+        cloud.ended(cloud.release([config], content, hardware="gateway-b2"), config)["status"]
+        == "REJECTED"
+    )
+    assert (
+        cloud.ended(cloud.release([config], content, channel="beta"), config)["reason"]
+        == "other channel"
+    )
+    honest, cloud.key = (
+        cloud.key,
+        cloud.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"][
+            "KeyId"
+        ],
+    )
     try:
         end = cloud.ended(cloud.release([config], content), config)
     finally:
@@ -284,12 +415,16 @@ def test_a_release_for_others_or_by_others_is_refused(cloud: Cloud, run: Callabl
     assert (end["status"], end["reason"]) == ("FAILED", "bad signature")
 
 
-def test_a_job_cancelled_in_mid_update_is_dropped_and_the_next_one_taken(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_a_job_cancelled_in_mid_update_is_dropped_and_the_next_one_taken(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     config = cloud.born("cancelled")
     said: list[str] = []
     run(config, faults=Faults(seconds_per_step=0.3), on_progress=lambda _, text: said.append(text))
     job = cloud.release([config], image("2.1.0"))
-    wait_for("the download to begin", lambda: cloud.execution(job, config).get("step") == "downloading")
+    wait_for(
+        "the download to begin", lambda: cloud.execution(job, config).get("step") == "downloading"
+    )
     cloud.iot.cancel_job(jobId=job, force=True)
     after = cloud.release([config], image("2.2.0"), version="2.2.0")
     assert cloud.ended(after, config)["status"] == "SUCCEEDED"
@@ -298,7 +433,9 @@ def test_a_job_cancelled_in_mid_update_is_dropped_and_the_next_one_taken(cloud: 
     assert not any("2.1.0: rebooting" in text for text in said)
 
 
-def test_a_lost_connection_comes_back_and_the_job_made_meanwhile_is_found(cloud: Cloud, run: Callable[..., Device]) -> None:
+def test_a_lost_connection_comes_back_and_the_job_made_meanwhile_is_found(
+    cloud: Cloud, run: Callable[..., Device]
+) -> None:
     config = cloud.born("lost")
     with Cable(cloud.mqtt_port) as cable:
         run(DeviceConfig(**{**vars(config), "port": cable.port}))

@@ -1,4 +1,5 @@
-"""The sandbox's engine against a real MiniStack: small programs, made, updated, broken and recovered."""
+"""The sandbox's engine against a real MiniStack: small programs, made, updated, broken and
+recovered."""
 
 from __future__ import annotations
 
@@ -25,16 +26,33 @@ QUEUE = "queue = aws.sqs.Queue('queue', name='queue')\n"
 TRUST = json.dumps(
     {
         "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "lambda.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
     }
 )
 POISON = {
-    "AWS_ACCESS_KEY_ID": "AKIAREALLYREAL000000", "AWS_SECRET_ACCESS_KEY": "real", "AWS_SESSION_TOKEN": "real",
-    "AWS_PROFILE": "production", "AWS_REGION": "eu-west-3", "AWS_DEFAULT_REGION": "eu-west-3",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_USE_FIPS_ENDPOINT": "true",
-    "AWS_USE_DUALSTACK_ENDPOINT": "true", "AWS_CA_BUNDLE": "/nowhere", "AWS_MAX_ATTEMPTS": "none", "HTTP_PROXY": "http://127.0.0.1:1",
-    "http_proxy": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1",
-}  # fmt: skip
+    "AWS_ACCESS_KEY_ID": "AKIAREALLYREAL000000",
+    "AWS_SECRET_ACCESS_KEY": "real",
+    "AWS_SESSION_TOKEN": "real",
+    "AWS_PROFILE": "production",
+    "AWS_REGION": "eu-west-3",
+    "AWS_DEFAULT_REGION": "eu-west-3",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    "AWS_CA_BUNDLE": "/nowhere",
+    "AWS_MAX_ATTEMPTS": "none",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "http_proxy": "http://127.0.0.1:1",
+    "HTTPS_PROXY": "http://127.0.0.1:1",
+    "ALL_PROXY": "http://127.0.0.1:1",
+}
 """What a developer's shell may hold; none of it may change where the sandbox's calls go."""
 
 
@@ -77,7 +95,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             method: Callable[..., Any] = getattr(self.client, name)
             return method
 
-    monkeypatch.setattr(clients, "client", lambda service, port, region: Spy(service, real(service, port, region)))
+    monkeypatch.setattr(
+        clients, "client", lambda service, port, region: Spy(service, real(service, port, region))
+    )
     return made
 
 
@@ -88,20 +108,37 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def run(place: Place, *words: str, env: dict[str, str] | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(
+    place: Place, *words: str, env: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """The command line, its output through a pipe."""
-    own = {"SANDBOX_DIR": str(place.folder), "SANDBOX_PORT": str(place.port), "SANDBOX_MQTT_PORT": str(place.mqtt_port)}
+    own = {
+        "SANDBOX_DIR": str(place.folder),
+        "SANDBOX_PORT": str(place.port),
+        "SANDBOX_MQTT_PORT": str(place.mqtt_port),
+    }
     return subprocess.run(
-        [sys.executable, "-m", "sandbox", *words], cwd=ROOT, env={**os.environ, **own, **(env or {})},
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "sandbox", *words],
+        cwd=ROOT,
+        env={**os.environ, **own, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 # Deployments
 
 
-def test_what_did_not_change_costs_one_call_that_asks_for_the_instance(program: Program, calls: list[str]) -> None:
-    text = THING + QUEUE + "pulumi.export('arn', thing.arn)\npulumi.export('key', pulumi.Output.secret('word'))\n"
+def test_what_did_not_change_costs_one_call_that_asks_for_the_instance(
+    program: Program, calls: list[str]
+) -> None:
+    text = (
+        THING
+        + QUEUE
+        + "pulumi.export('arn', thing.arn)\npulumi.export('key', pulumi.Output.secret('word'))\n"
+    )
     first = program.deploy(text)
     calls.clear()
     second = program.deploy(text)
@@ -114,50 +151,67 @@ def test_what_did_not_change_costs_one_call_that_asks_for_the_instance(program: 
 
 def test_changed_inputs_are_updated_in_place(program: Program) -> None:
     text = (
-        "n = pulumi.Config().require('n')\n"
-        "thing = aws.iot.Thing('thing', name='thing', attributes={'n': n})\n"
-        "group = aws.iot.ThingGroup('group', name='group', properties={'description': 'group ' + n})\n"
-        "policy = aws.iot.Policy('policy', name='policy', policy=json.dumps({'Version': '2012-10-17', 'Statement': [\n"
-        "    {'Effect': 'Allow', 'Action': 'iot:Connect', 'Resource': f'arn:aws:iot:us-east-1:000000000000:client/{n}'}]}))\n"
-        "queue = aws.sqs.Queue('queue', name='queue', message_retention_seconds=60 + int(n))\n"
-        "bucket = aws.s3.Bucket('bucket', bucket='bucket-of-objects')\n"
-        "aws.s3.BucketObjectv2('object', bucket=bucket.bucket, key='key', content='content ' + n)\n"
-        "pulumi.export('queue', queue.url)\n"
+        "n = pulumi.Config().require('n')\nthing = aws.iot.Thing('thing', name='thing',"
+        " attributes={'n': n})\ngroup = aws.iot.ThingGroup('group', name='group',"
+        " properties={'description': 'group ' + n})\npolicy = aws.iot.Policy('policy',"
+        " name='policy', policy=json.dumps({'Version': '2012-10-17', 'Statement': [\n    {'Effect':"
+        " 'Allow', 'Action': 'iot:Connect', 'Resource':"
+        " f'arn:aws:iot:us-east-1:000000000000:client/{n}'}]}))\nqueue = aws.sqs.Queue('queue',"
+        " name='queue', message_retention_seconds=60 + int(n))\nbucket = aws.s3.Bucket('bucket',"
+        " bucket='bucket-of-objects')\naws.s3.BucketObjectv2('object', bucket=bucket.bucket,"
+        " key='key', content='content ' + n)\npulumi.export('queue', queue.url)\n"
     )
     program.deploy(text, n="1")
     made = program.deploy(text, n="2")
     assert (made.created, made.updated, made.unchanged, made.rebuilt) == (0, 5, 1, None)
     iot = program.client("iot")
     assert iot.describe_thing(thingName="thing")["attributes"] == {"n": "2"}
-    assert iot.describe_thing_group(thingGroupName="group")["thingGroupProperties"]["thingGroupDescription"] == "group 2"
+    assert (
+        iot.describe_thing_group(thingGroupName="group")["thingGroupProperties"][
+            "thingGroupDescription"
+        ]
+        == "group 2"
+    )
     assert "client/2" in iot.get_policy(policyName="policy")["policyDocument"]
     assert len(iot.list_policy_versions(policyName="policy")["policyVersions"]) == 1
-    queue = program.client("sqs").get_queue_attributes(QueueUrl=made.outputs["queue"], AttributeNames=["All"])
+    queue = program.client("sqs").get_queue_attributes(
+        QueueUrl=made.outputs["queue"], AttributeNames=["All"]
+    )
     assert queue["Attributes"]["MessageRetentionPeriod"] == "62"
-    assert program.client("s3").get_object(Bucket="bucket-of-objects", Key="key")["Body"].read() == b"content 2"
+    assert (
+        program.client("s3").get_object(Bucket="bucket-of-objects", Key="key")["Body"].read()
+        == b"content 2"
+    )
 
 
 def test_an_object_under_a_new_key_leaves_the_one_before(program: Program) -> None:
     text = (
-        "bucket = aws.s3.Bucket('bucket', bucket='bucket-of-objects')\n"
-        "aws.s3.BucketObjectv2('artifact', bucket=bucket.bucket, key=pulumi.Config().require('key'), content='image',\n"
-        "                      checksum_algorithm='SHA256')\n"
+        "bucket = aws.s3.Bucket('bucket',"
+        " bucket='bucket-of-objects')\naws.s3.BucketObjectv2('artifact', bucket=bucket.bucket,"
+        " key=pulumi.Config().require('key'), content='image',\n                     "
+        " checksum_algorithm='SHA256')\n"
     )
     program.deploy(text, key="firmware/1")
     made = program.deploy(text, key="firmware/2")
     assert (made.created, made.updated, made.rebuilt) == (0, 1, None)
     listed = program.client("s3").list_objects_v2(Bucket="bucket-of-objects")["Contents"]
     assert [item["Key"] for item in listed] == ["firmware/1", "firmware/2"]
-    head = program.client("s3").head_object(Bucket="bucket-of-objects", Key="firmware/2", ChecksumMode="ENABLED")
+    head = program.client("s3").head_object(
+        Bucket="bucket-of-objects", Key="firmware/2", ChecksumMode="ENABLED"
+    )
     assert head["ChecksumSHA256"]
 
 
 def test_a_replaced_resource_means_a_rebuild_that_is_announced(program: Program) -> None:
     program.deploy(THING + QUEUE)
     made = program.deploy(THING.replace("name='thing'", "name='other'") + QUEUE)
-    assert program.said == ["thing must be replaced (name changed): the sandbox is rebuilt from empty"]
+    assert program.said == [
+        "thing must be replaced (name changed): the sandbox is rebuilt from empty"
+    ]
     assert (made.created, made.rebuilt) == (2, "thing must be replaced (name changed)")
-    assert [thing["thingName"] for thing in program.client("iot").list_things()["things"]] == ["other"]
+    assert [thing["thingName"] for thing in program.client("iot").list_things()["things"]] == [
+        "other"
+    ]
 
 
 def test_a_resource_that_left_the_program_means_a_rebuild(program: Program) -> None:
@@ -171,17 +225,26 @@ def test_a_resource_that_vanished_means_a_rebuild_when_it_is_to_change(program: 
     program.deploy(THING + QUEUE)
     program.client("iot").delete_thing(thingName="thing")
     program.deploy(THING.replace("here", "there") + QUEUE)
-    assert program.said == ["thing or what it needs has vanished (ResourceNotFoundException): the sandbox is rebuilt from empty"]
-    assert program.client("iot").describe_thing(thingName="thing")["attributes"] == {"site": "there"}
+    assert program.said == [
+        "thing or what it needs has vanished (ResourceNotFoundException): the sandbox is rebuilt"
+        " from empty"
+    ]
+    assert program.client("iot").describe_thing(thingName="thing")["attributes"] == {
+        "site": "there"
+    }
 
 
-def test_an_emptied_or_restarted_local_aws_is_deployed_anew_without_the_old_devices(program: Program) -> None:
+def test_an_emptied_or_restarted_local_aws_is_deployed_anew_without_the_old_devices(
+    program: Program,
+) -> None:
     program.deploy(THING)
     device = program.place.folder / "devices" / "0001"
     device.mkdir(parents=True)
     ministack.stop(program.place)
     made = program.deploy(THING)
-    assert program.said == ["the local AWS was stopped or emptied: the sandbox is rebuilt from empty"]
+    assert program.said == [
+        "the local AWS was stopped or emptied: the sandbox is rebuilt from empty"
+    ]
     assert made.created == 1
     assert not device.exists()
 
@@ -199,14 +262,18 @@ def test_a_deployment_killed_half_way_goes_on(program: Program) -> None:
     text = (
         THING
         + f"def die(_):\n    if not os.path.exists({str(killed)!r}):\n"
-        + f"        open({str(killed)!r}, 'w').close()\n        os.kill(os.getpid(), 9)\n    return 'there'\n"
+        + f"        open({str(killed)!r}, 'w').close()\n        os.kill(os.getpid(), 9)\n    return"
+        " 'there'\n"
         + "aws.iot.Thing('second', name='second', attributes={'site': thing.arn.apply(die)})\n"
     )
     (program.root / "__main__.py").write_text(HEAD + text)
-    place = f"Place(folder=Path({str(program.place.folder)!r}), port={program.place.port}, mqtt_port={program.place.mqtt_port})"
+    place = (
+        f"Place(folder=Path({str(program.place.folder)!r}), port={program.place.port},"
+        f" mqtt_port={program.place.mqtt_port})"
+    )
     script = (
-        "from pathlib import Path; from sandbox.deploy import deploy; from sandbox.place import Place; "
-        f"deploy({place}, root=Path({str(program.root)!r}))"
+        "from pathlib import Path; from sandbox.deploy import deploy; from sandbox.place import"
+        f" Place; deploy({place}, root=Path({str(program.root)!r}))"
     )
     dead = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=60)
     assert dead.returncode == -signal.SIGKILL
@@ -218,7 +285,9 @@ def test_something_made_but_not_recorded_means_a_rebuild(program: Program) -> No
     program.deploy(THING)
     program.client("iam").create_role(RoleName="role", AssumeRolePolicyDocument=TRUST)
     program.deploy(THING + f"aws.iam.Role('role', name='role', assume_role_policy='{TRUST}')\n")
-    assert program.said == ["role exists and is not on record (EntityAlreadyExists): the sandbox is rebuilt from empty"]
+    assert program.said == [
+        "role exists and is not on record (EntityAlreadyExists): the sandbox is rebuilt from empty"
+    ]
 
 
 CANNOT_BE_MADE = {
@@ -229,20 +298,24 @@ CANNOT_BE_MADE = {
         "aws:s3/bucket:Bucket 'bucket': the sandbox does not know the input acl"
     ),
     "aws.get_availability_zones()": (
-        "aws:index/getAvailabilityZones:getAvailabilityZones: the sandbox has no handler for this function"
+        "aws:index/getAvailabilityZones:getAvailabilityZones: the sandbox has no handler for this"
+        " function"
     ),
     "aws.iot.Thing.get('found', 'found')": (
-        "aws:iot/thing:Thing 'found': the sandbox makes everything itself: there is nothing to read or import"
+        "aws:iot/thing:Thing 'found': the sandbox makes everything itself: there is nothing to read"
+        " or import"
     ),
     "aws.kms.Alias('alias', name='alias/none', target_key_id='none')": (
-        "aws:kms/alias:Alias 'alias': An error occurred (NotFoundException) when calling the CreateAlias operation: "
-        "Key none not found"
+        "aws:kms/alias:Alias 'alias': An error occurred (NotFoundException) when calling the"
+        " CreateAlias operation: Key none not found"
     ),
     "raise pulumi.RunError('two mistakes')": "two mistakes",
 }
 
 
-def test_what_cannot_be_made_is_one_line_that_names_it(program: Program, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_made_is_one_line_that_names_it(
+    program: Program, capfd: pytest.CaptureFixture[str]
+) -> None:
     for text, message in CANNOT_BE_MADE.items():
         with pytest.raises(SandboxError) as error:
             program.deploy(f"{text}\n" + THING)
@@ -253,23 +326,29 @@ def test_what_cannot_be_made_is_one_line_that_names_it(program: Program, capfd: 
 
 def test_a_function_runs_with_its_roles_rights_and_no_more(program: Program) -> None:
     code = (
-        "import boto3\\ndef handler(event, _):\\n    boto3.client('sqs').send_message(QueueUrl=event['url'], MessageBody='x')\\n"
+        "import boto3\\ndef handler(event, _):\\n   "
+        " boto3.client('sqs').send_message(QueueUrl=event['url'], MessageBody='x')\\n"
     )
     text = (
         QUEUE
         + f"role = aws.iam.Role('role', name='role', assume_role_policy='{TRUST}')\n"
         + "other = aws.sqs.Queue('other', name='other')\n"
-        + "aws.iam.RolePolicy('rights', name='rights', role=role.name, policy=pulumi.Output.json_dumps({\n"
+        + "aws.iam.RolePolicy('rights', name='rights', role=role.name,"
+        " policy=pulumi.Output.json_dumps({\n"
         + "    'Version': '2012-10-17',\n"
-        + "    'Statement': [{'Effect': 'Allow', 'Action': 'sqs:SendMessage', 'Resource': queue.arn}]}))\n"
-        + "aws.lambda_.Function('function', name='function', role=role.arn, handler='main.handler', runtime='python3.13',\n"
+        + "    'Statement': [{'Effect': 'Allow', 'Action': 'sqs:SendMessage', 'Resource':"
+        " queue.arn}]}))\n"
+        + "aws.lambda_.Function('function', name='function', role=role.arn, handler='main.handler',"
+        " runtime='python3.13',\n"
         + f"    code=pulumi.AssetArchive({{'main.py': pulumi.StringAsset('''{code}''')}}))\n"
         + "pulumi.export('urls', [queue.url, other.url])\n"
     )
     urls = program.deploy(text).outputs["urls"]
 
     def error(url: str) -> str:
-        answer = program.client("lambda").invoke(FunctionName="function", Payload=json.dumps({"url": url}))
+        answer = program.client("lambda").invoke(
+            FunctionName="function", Payload=json.dumps({"url": url})
+        )
         return str((json.loads(answer["Payload"].read()) or {}).get("errorMessage", ""))
 
     assert error(urls[0]) == ""
@@ -292,7 +371,9 @@ def test_it_listens_on_loopback_and_writes_only_into_its_folder(place: Place) ->
 
 
 @pytest.mark.parametrize("variable", ["SANDBOX_PORT", "SANDBOX_MQTT_PORT"])
-def test_a_port_in_use_is_one_line_with_the_variable_that_changes_it(place: Place, variable: str) -> None:
+def test_a_port_in_use_is_one_line_with_the_variable_that_changes_it(
+    place: Place, variable: str
+) -> None:
     port = place.port if variable == "SANDBOX_PORT" else place.mqtt_port
     with socket.create_server(("127.0.0.1", port)):
         done = run(place, "up")
@@ -303,9 +384,16 @@ def test_a_port_in_use_is_one_line_with_the_variable_that_changes_it(place: Plac
 
 
 def test_a_process_that_has_the_old_id_is_not_touched(place: Place) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
+    ) as other:
         place.create()
-        record = {"pid": other.pid, "token": "0" * 32, "port": place.port, "mqtt_port": place.mqtt_port}
+        record = {
+            "pid": other.pid,
+            "token": "0" * 32,
+            "port": place.port,
+            "mqtt_port": place.mqtt_port,
+        }
         place.write("ministack.json", json.dumps(record))
         assert ministack.running(place) is None
         assert ministack.start(place).pid != other.pid
@@ -325,16 +413,22 @@ def test_a_killed_ministack_is_said_and_the_next_deployment_recovers(program: Pr
 
 def test_other_ports_than_the_running_ones_are_refused(place: Place) -> None:
     ministack.start(place)
-    with pytest.raises(SandboxError, match=f"already runs on the ports {place.port} and {place.mqtt_port}"):
+    with pytest.raises(
+        SandboxError, match=f"already runs on the ports {place.port} and {place.mqtt_port}"
+    ):
         ministack.start(Place(folder=place.folder, port=place.port + 1, mqtt_port=place.mqtt_port))
 
 
-def test_a_poisoned_environment_changes_nothing(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poisoned_environment_changes_nothing(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in POISON.items():
         monkeypatch.setenv(name, value)
     clients._session.cache_clear()
     clients._client.cache_clear()
-    text = "me = aws.get_caller_identity()\npulumi.export('account', me.account_id)\n" + THING + QUEUE
+    text = (
+        "me = aws.get_caller_identity()\npulumi.export('account', me.account_id)\n" + THING + QUEUE
+    )
     assert program.deploy(text).outputs == {"account": "000000000000"}
     for service in ("s3", "sts", "lambda", "iot-data"):
         client = program.client(service)
@@ -368,9 +462,11 @@ def test_down_leaves_nothing_whatever_the_state(program: Program) -> None:
 
 def test_down_ends_the_functions_that_ministack_runs(program: Program) -> None:
     program.deploy(
-        f"role = aws.iam.Role('role', name='role', assume_role_policy='{TRUST}')\n"
-        "aws.lambda_.Function('function', name='function', role=role.arn, handler='main.handler', runtime='python3.13',\n"
-        "    code=pulumi.AssetArchive({'main.py': pulumi.StringAsset('import os\\ndef handler(e, c): return os.getpid()')}))\n"
+        "role = aws.iam.Role('role', name='role',"
+        f" assume_role_policy='{TRUST}')\naws.lambda_.Function('function', name='function',"
+        " role=role.arn, handler='main.handler', runtime='python3.13',\n   "
+        " code=pulumi.AssetArchive({'main.py': pulumi.StringAsset('import os\\ndef handler(e, c):"
+        " return os.getpid()')}))\n"
     )
     answer = program.client("lambda").invoke(FunctionName="function")
     worker = int(answer["Payload"].read())
@@ -383,18 +479,33 @@ def test_commands_take_turns(place: Place) -> None:
     with place.locked("python -m sandbox up"):
         done = run(place, "up")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"python -m sandbox up (process {os.getpid()}) is using the sandbox in {place.folder}")
+    assert done.stderr.startswith(
+        f"python -m sandbox up (process {os.getpid()}) is using the sandbox in {place.folder}"
+    )
 
 
 def test_down_ends_a_command_that_is_at_work(place: Place) -> None:
-    own = {"SANDBOX_DIR": str(place.folder), "SANDBOX_PORT": str(place.port), "SANDBOX_MQTT_PORT": str(place.mqtt_port)}
+    own = {
+        "SANDBOX_DIR": str(place.folder),
+        "SANDBOX_PORT": str(place.port),
+        "SANDBOX_MQTT_PORT": str(place.mqtt_port),
+    }
     command = [sys.executable, "-m", "sandbox", "up"]
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as up:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **own},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as up:
         wait_until(lambda: ministack.running(place) is not None, "MiniStack runs")
         assert session.down(place) is True
         assert up.wait(10) == 130
         assert up.stderr is not None
-        assert up.stderr.read() == b"interrupted; the sandbox stays: `make up` goes on, `make down` ends it\n"
+        assert (
+            up.stderr.read()
+            == b"interrupted; the sandbox stays: `make up` goes on, `make down` ends it\n"
+        )
     assert not place.folder.exists()
 
 
@@ -409,14 +520,19 @@ def test_commands_without_a_sandbox_say_what_to_run(place: Place) -> None:
 
 def test_the_pulumi_engine_says_that_it_needs_the_cli(place: Place) -> None:
     done = run(place, "up", env={"ENGINE": "pulumi", "PATH": "/nowhere"})
-    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "ENGINE=pulumi needs the Pulumi CLI")
+    assert (done.returncode, done.stderr.partition(":")[0]) == (
+        1,
+        "ENGINE=pulumi needs the Pulumi CLI",
+    )
 
 
 # The whole
 
 
 def test_up_updates_every_device_and_holds_nobodys_pipe(place: Place) -> None:
-    up = run(place, "up", env=POISON)  # returns although MiniStack stays: nothing of it has this pipe
+    up = run(
+        place, "up", env=POISON
+    )  # returns although MiniStack stays: nothing of it has this pipe
     assert (up.returncode, up.stderr) == (0, "")
     assert up.stdout.endswith("every device runs 2.1.0, and it is the last good release\n")
     status = run(place, "status", "--json")

@@ -1,4 +1,5 @@
-"""Releases that are interrupted: by a second controller, by the controller's death, by devices that die or are away."""
+"""Releases that are interrupted: by a second controller, by the controller's death, by devices that
+die or are away."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ AT_ONCE = 2
 
 @pytest.fixture(autouse=True)
 def quiet(fleet: Fleet) -> None:
-    assert fleet.state.waiting.kind in ("nothing", "refused"), f"an earlier test left: {fleet.state.waiting.text}"
+    assert fleet.state.waiting.kind in (
+        "nothing",
+        "refused",
+    ), f"an earlier test left: {fleet.state.waiting.text}"
     fleet.connect()
 
 
@@ -35,13 +39,17 @@ def jobs_by_ring(fleet: Fleet, jobs: set[str]) -> list[str]:
 
 
 def together(fleet: Fleet, true: Callable[[State], Any]) -> list[str]:
-    """Wakes the controller several times at once, again and again until `true(state)`; the outcomes of the runs."""
+    """Wakes the controller several times at once, again and again until `true(state)`; the outcomes
+    of the runs."""
     outcomes: list[str] = []
     deadline = time.monotonic() + 30
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while not true(fleet.state):
             assert time.monotonic() < deadline, f"the controller: {fleet.state.waiting.text}"
-            outcomes += [answer["outcome"] for answer in pool.map(lambda _: fleet.sandbox.wake(), range(AT_ONCE))]
+            outcomes += [
+                answer["outcome"]
+                for answer in pool.map(lambda _: fleet.sandbox.wake(), range(AT_ONCE))
+            ]
     return outcomes
 
 
@@ -49,7 +57,10 @@ def test_controllers_that_run_at_once_make_no_job_twice(fleet: Fleet) -> None:
     before, outcomes = set(fleet.sandbox.jobs()), list[str]()
     for version in ("2.2.0", "2.3.0"):
         digest = fleet.ship(version)
-        outcomes += together(fleet, lambda s, d=digest: s.last_good and s.last_good.sha256 == d and s.candidate is None)  # type: ignore[misc]
+        outcomes += together(
+            fleet,
+            lambda s, d=digest: s.last_good and s.last_good.sha256 == d and s.candidate is None,  # type: ignore[misc]
+        )
         made = set(fleet.sandbox.jobs()) - before
         assert jobs_by_ring(fleet, made) == ["broad", "canary"], f"{version}: one job a ring"
         assert fleet.runs() == everybody(version)
@@ -78,7 +89,8 @@ class Killed(BaseException):
 
 
 class Mortal:
-    """AWS as the controller reaches it, which ends the controller before or after a call, once for each of the `moments`."""
+    """AWS as the controller reaches it, which ends the controller before or after a call, once for
+    each of the `moments`."""
 
     def __init__(self, fleet: Fleet, moments: set[tuple[str, str]]) -> None:
         self.moments = moments
@@ -106,15 +118,20 @@ class Mortal:
 
 
 def killed_at(fleet: Fleet, calls: set[str], true: Callable[[State], Any]) -> None:
-    """Runs the controller, with its role's rights, until `true(state)`; it is killed before and after each of the calls."""
+    """Runs the controller, with its role's rights, until `true(state)`; it is killed before and
+    after each of the calls."""
     function = fleet.sandbox.outputs["controllerName"]
-    variables = fleet.client("lambda").get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+    variables = fleet.client("lambda").get_function_configuration(FunctionName=function)[
+        "Environment"
+    ]["Variables"]
     setup = Setup.from_env({**variables, "AWS_REGION": fleet.region})
     moments = {(call, when) for call in calls for when in ("before", "after")}
     mortal = Mortal(fleet, moments)
     deaths, deadline = len(moments), time.monotonic() + 30
     while not true(fleet.state) or moments:
-        assert time.monotonic() < deadline, f"not struck: {moments}; the controller: {fleet.state.waiting.text}"
+        assert time.monotonic() < deadline, (
+            f"not struck: {moments}; the controller: {fleet.state.waiting.text}"
+        )
         try:
             Controller(setup, ControllerClients(mortal)).run(time.time())
         except Killed:
@@ -122,11 +139,20 @@ def killed_at(fleet: Fleet, calls: set[str], true: Callable[[State], Any]) -> No
     assert deaths == 0
 
 
-def test_a_controller_that_is_killed_at_every_deed_brings_a_release_to_its_end(fleet: Fleet) -> None:
-    before, deeds = set(fleet.sandbox.jobs()), {"sign", "put_object", "create_job", "cancel_job", "update_job", "put_metric_data"}
+def test_a_controller_that_is_killed_at_every_deed_brings_a_release_to_its_end(
+    fleet: Fleet,
+) -> None:
+    before, deeds = (
+        set(fleet.sandbox.jobs()),
+        {"sign", "put_object", "create_job", "cancel_job", "update_job", "put_metric_data"},
+    )
     with fleet.controller_down():
         digest = fleet.ship("2.6.0")
-        killed_at(fleet, deeds, lambda s: s.last_good and s.last_good.sha256 == digest and s.candidate is None)
+        killed_at(
+            fleet,
+            deeds,
+            lambda s: s.last_good and s.last_good.sha256 == digest and s.candidate is None,
+        )
     assert jobs_by_ring(fleet, set(fleet.sandbox.jobs()) - before) == ["broad", "canary"]
     assert fleet.runs() == everybody("2.6.0")
     fleet.wake()
@@ -135,7 +161,13 @@ def test_a_controller_that_is_killed_at_every_deed_brings_a_release_to_its_end(f
 
 def test_a_controller_that_is_killed_at_every_deed_rolls_back_who_was_exposed(fleet: Fleet) -> None:
     before = set(fleet.sandbox.jobs())
-    deeds = {"put_object", "create_job", "cancel_job", "create_thing_group", "add_thing_to_thing_group"}
+    deeds = {
+        "put_object",
+        "create_job",
+        "cancel_job",
+        "create_thing_group",
+        "add_thing_to_thing_group",
+    }
     with fleet.controller_down():
         fleet.ship("2.7.0", bad=True)
         killed_at(fleet, deeds, lambda s: s.rollback and s.rollback.done_at)
@@ -149,14 +181,21 @@ def test_a_controller_that_is_killed_at_every_deed_rolls_back_who_was_exposed(fl
 
 
 @pytest.mark.parametrize(("step", "version"), [("downloading", "2.8.0"), ("self-test", "2.9.0")])
-def test_a_device_that_dies_in_mid_update_holds_its_ring_until_it_returns(fleet: Fleet, step: Any, version: str) -> None:
+def test_a_device_that_dies_in_mid_update_holds_its_ring_until_it_returns(
+    fleet: Fleet, step: Any, version: str
+) -> None:
     fleet.disconnect("0001")
     (device,) = fleet.connect("0001", faults=Faults(die_at=step))
     fleet.ship(version)
     fleet.until("canary's job", lambda s: s.candidate and s.candidate.rings["canary"].offer.seen)
     assert device.died.wait(20)
     fleet.disconnect("0001")
-    fleet.until("the other one", lambda _: fleet.executions(fleet.job("canary")) == {"0001": "IN_PROGRESS", "0002": "SUCCEEDED"})
+    fleet.until(
+        "the other one",
+        lambda _: (
+            fleet.executions(fleet.job("canary")) == {"0001": "IN_PROGRESS", "0002": "SUCCEEDED"}
+        ),
+    )
     for _ in range(3):
         assert fleet.wake()["kind"] == "coverage"
     fleet.connect("0001")
@@ -175,20 +214,26 @@ def test_devices_that_were_away_during_a_release_get_it_when_they_return(fleet: 
 
     fleet.disconnect("0004")
     fleet.ship("2.11.0")
-    fleet.until("who is there", lambda s: s.candidate and "broad" in s.candidate.rings and fleet.runs()["0003"] == "2.11.0")
+    fleet.until(
+        "who is there",
+        lambda s: s.candidate and "broad" in s.candidate.rings and fleet.runs()["0003"] == "2.11.0",
+    )
     assert fleet.wake()["kind"] == "coverage", "two of three are away"
     fleet.connect("0004", "0005")
     fleet.proved("2.11.0")
     assert fleet.runs() == everybody("2.11.0")
     assert fleet.executions(fleet.job("broad")) == dict.fromkeys(BROAD, "SUCCEEDED")
-    assert fleet.executions(job)["0005"] == "SUCCEEDED", "first what it had missed, then what came after"
+    assert fleet.executions(job)["0005"] == "SUCCEEDED", (
+        "first what it had missed, then what came after"
+    )
 
 
 # What wakes the controller
 
 
 def test_manifest_orders_and_cancelled_jobs_wake_the_controller(fleet: Fleet) -> None:
-    """Nobody calls the function here; its tick alone is waited for nowhere, since it comes once a minute."""
+    """Nobody calls the function here; its tick alone is waited for nowhere, since it comes once a
+    minute."""
 
     def on_its_own(what: str, true: Callable[[State], Any]) -> State:
         state: State = wait_for(what, lambda: true(fleet.state) and fleet.state, seconds=20)
@@ -196,13 +241,19 @@ def test_manifest_orders_and_cancelled_jobs_wake_the_controller(fleet: Fleet) ->
 
     fleet.disconnect()
     fleet.ship("2.12.0")
-    on_its_own("the manifest to be seen", lambda s: s.candidate and s.candidate.firmware.version == "2.12.0")
+    on_its_own(
+        "the manifest to be seen",
+        lambda s: s.candidate and s.candidate.firmware.version == "2.12.0",
+    )
     job = fleet.job("canary")
     wait_for("the job", lambda: job in fleet.live_jobs())
     fleet.client("iot").cancel_job(jobId=job)
     on_its_own("the cancelled job to be seen", lambda s: s.halt)
     fleet.ops("resume")
-    on_its_own("the order to be seen", lambda s: s.halt is None and s.candidate and not s.candidate.rings["canary"].withdrawn)
+    on_its_own(
+        "the order to be seen",
+        lambda s: s.halt is None and s.candidate and not s.candidate.rings["canary"].withdrawn,
+    )
     wait_for("the new job", lambda: fleet.job("canary") in fleet.live_jobs())
     assert fleet.job("canary") != job
     fleet.connect()

@@ -22,7 +22,11 @@ ROLLOUT: dict[str, Any] = {
     "devicesPerMinute": 1000,
     "inProgressTimeoutMinutes": 1,
     "gates": {
-        "canary": {"minimumSucceeded": 2, "failureLimit": {"percent": 10, "minimum": 2}, "approval": True},
+        "canary": {
+            "minimumSucceeded": 2,
+            "failureLimit": {"percent": 10, "minimum": 2},
+            "approval": True,
+        },
         "broad": {"minimumSucceeded": 15, "failureLimit": {"percent": 10, "minimum": 3}},
     },
 }
@@ -81,7 +85,9 @@ def state(sandbox: Sandbox) -> State:
     return found
 
 
-def wake_until(sandbox: Sandbox, what: str, true: Callable[[State], object], seconds: float = 40.0) -> State:
+def wake_until(
+    sandbox: Sandbox, what: str, true: Callable[[State], object], seconds: float = 40.0
+) -> State:
     """Wakes the controller until its state is so."""
     end = time.monotonic() + seconds
     while True:
@@ -89,7 +95,9 @@ def wake_until(sandbox: Sandbox, what: str, true: Callable[[State], object], sec
         found = sandbox.state()
         if found is not None and true(found):
             return found
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}; the controller said {answer}"
+        assert time.monotonic() < end, (
+            f"waited {seconds:.0f} s for {what}; the controller said {answer}"
+        )
         time.sleep(0.2)
 
 
@@ -109,17 +117,23 @@ def rings(found: State) -> list[str]:
 
 
 def test_pause_and_approval_hold_the_next_ring(
-    release: Callable[[str], Sandbox], order: Callable[..., str], status: Callable[[], dict[str, Any]]
+    release: Callable[[str], Sandbox],
+    order: Callable[..., str],
+    status: Callable[[], dict[str, Any]],
 ) -> None:
     prove(release("2.1.0"), order)
     order("pause")
     sandbox = release("2.2.0")
-    assert wake_until(sandbox, "the pause", lambda s: s.waiting.kind == "paused").candidate is None, "no release starts"
+    assert (
+        wake_until(sandbox, "the pause", lambda s: s.waiting.kind == "paused").candidate is None
+    ), "no release starts"
     order("resume")
     with sandbox.devices():
         wake_until(sandbox, "the approval to be waited for", lambda s: s.waiting.kind == "approval")
         report = status()
-        assert report["needs"] == ["a person must approve ring canary: `python -m ops approve canary --sandbox`"]
+        assert report["needs"] == [
+            "a person must approve ring canary: `python -m ops approve canary --sandbox`"
+        ]
         assert report["rings"][0]["counts"]["succeeded"] == 2
 
         order("pause")
@@ -137,11 +151,15 @@ def test_pause_and_approval_hold_the_next_ring(
 
 
 def test_halt_stops_a_release_while_the_controller_is_down(
-    release: Callable[[str], Sandbox], order: Callable[..., str], status: Callable[[], dict[str, Any]]
+    release: Callable[[str], Sandbox],
+    order: Callable[..., str],
+    status: Callable[[], dict[str, Any]],
 ) -> None:
     prove(release("2.2.0"), order)
     sandbox = release("2.3.0")
-    before = wake_until(sandbox, "canary to start", lambda s: rings(s) == ["canary"] and sandbox.jobs())
+    before = wake_until(
+        sandbox, "canary to start", lambda s: rings(s) == ["canary"] and sandbox.jobs()
+    )
     assert before.candidate
     job = sandbox.names.job("canary", before.candidate.rings["canary"].offer.sequence)
     wake_until(sandbox, "canary's job", lambda _: sandbox.jobs().get(job) == "IN_PROGRESS")
@@ -151,27 +169,45 @@ def test_halt_stops_a_release_while_the_controller_is_down(
     with pytest.raises(SandboxError):
         sandbox.wake()
 
-    assert f"Cancels {job} (2.3.0 for ring canary of channel stable): 2 devices queued will not get it" in order("halt")
+    assert (
+        f"Cancels {job} (2.3.0 for ring canary of channel stable): 2 devices queued will not get it"
+        in order("halt")
+    )
     assert sandbox.jobs()[job] == "CANCELED"
     live = {name for name, job_status in sandbox.jobs().items() if job_status == "IN_PROGRESS"}
-    assert live == {sandbox.names.job(ring, offer.sequence) for ring, offer in before.stable.items()}, "what was proved stays"
+    assert live == {
+        sandbox.names.job(ring, offer.sequence) for ring, offer in before.stable.items()
+    }, "what was proved stays"
     with sandbox.devices():
         time.sleep(1)  # they are connected and ask for work: there is none
         assert {firmware["version"] for firmware in sandbox.reported().values()} == {"2.2.0"}
 
-    function.update_function_configuration(FunctionName=name, Handler="functions.controller.handler")
+    function.update_function_configuration(
+        FunctionName=name, Handler="functions.controller.handler"
+    )
     halted = wake_until(sandbox, "the halt", lambda s: s.waiting.kind == "halted")
-    assert halted.halt is None, "it found the order, and so does not take the cancelled job for a stray hand"
+    assert halted.halt is None, (
+        "it found the order, and so does not take the cancelled job for a stray hand"
+    )
     assert status()["code"] == NEEDED
 
     assert "is offered to ring canary again, under a new sequence" in order("resume")
-    again = wake_until(sandbox, "canary's new job", lambda s: s.candidate and not s.candidate.rings["canary"].withdrawn)
+    again = wake_until(
+        sandbox,
+        "canary's new job",
+        lambda s: s.candidate and not s.candidate.rings["canary"].withdrawn,
+    )
     assert again.candidate
-    assert again.candidate.rings["canary"].offer.sequence > before.candidate.rings["canary"].offer.sequence
+    assert (
+        again.candidate.rings["canary"].offer.sequence
+        > before.candidate.rings["canary"].offer.sequence
+    )
 
 
 def test_a_forged_memory_is_resumed_by_the_id_that_the_controller_wants(
-    release: Callable[[str], Sandbox], order: Callable[..., str], status: Callable[[], dict[str, Any]]
+    release: Callable[[str], Sandbox],
+    order: Callable[..., str],
+    status: Callable[[], dict[str, Any]],
 ) -> None:
     sandbox = release("2.1.0")
     wake_until(sandbox, "a state", lambda _: True)
@@ -183,7 +219,9 @@ def test_a_forged_memory_is_resumed_by_the_id_that_the_controller_wants(
     assert status()["halt"]["id"] == answer["halt"]
 
     assert f"Starts afresh, {answer['halt']}" in order("resume")
-    fresh = wake_until(sandbox, "a fresh state", lambda s: s.decisions and s.decisions[0].what == "recovered")
+    fresh = wake_until(
+        sandbox, "a fresh state", lambda s: s.decisions and s.decisions[0].what == "recovered"
+    )
     assert fresh.last_good is None
     assert fresh.candidate
     assert fresh.candidate.firmware.version == "2.1.0"

@@ -1,4 +1,5 @@
-"""Whole stories on the deployed stack: what releases, people and alarms lead to, as devices and jobs show it."""
+"""Whole stories on the deployed stack: what releases, people and alarms lead to, as devices and
+jobs show it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ from tests.sandbox.fleet import BROAD, CANARY, Fleet, everybody, wait_for
 @pytest.fixture(autouse=True)
 def quiet(fleet: Fleet) -> None:
     """Each story begins and ends with nothing on its way: the next one can build on that."""
-    assert fleet.state.waiting.kind in ("nothing", "refused"), f"an earlier story left: {fleet.state.waiting.text}"
+    assert fleet.state.waiting.kind in (
+        "nothing",
+        "refused",
+    ), f"an earlier story left: {fleet.state.waiting.text}"
     fleet.connect()
 
 
@@ -29,7 +33,11 @@ def sequence_of(job: str) -> str:
 def jobs_with(fleet: Fleet, sequence: str) -> set[str]:
     """The rings that were offered something under this sequence."""
     prefix = fleet.sandbox.names.prefix
-    return {job.removeprefix(prefix).rsplit("-", 1)[0] for job in fleet.sandbox.jobs() if sequence_of(job) == sequence}
+    return {
+        job.removeprefix(prefix).rsplit("-", 1)[0]
+        for job in fleet.sandbox.jobs()
+        if sequence_of(job) == sequence
+    }
 
 
 def good_version(state: State) -> str:
@@ -47,12 +55,24 @@ def test_a_release_reaches_every_device_ring_by_ring(fleet: Fleet) -> None:
     assert fleet.executions(canary) == dict.fromkeys(CANARY, "SUCCEEDED")
     assert fleet.executions(broad) == dict.fromkeys(BROAD, "SUCCEEDED")
     assert fleet.live_jobs() == sorted([canary, broad]), "what later joiners get"
-    assert {fleet.sandbox.jobs()[job] for job in before} == {"CANCELED"}, "what was proved before has been replaced"
+    assert {fleet.sandbox.jobs()[job] for job in before} == {"CANCELED"}, (
+        "what was proved before has been replaced"
+    )
     reported = fleet.sandbox.reported()
     assert {firmware["version"] for firmware in reported.values()} == {"2.2.0"}
-    assert {str(firmware["sequence"]) for firmware in reported.values()} == {sequence_of(canary)} == {sequence_of(broad)}
+    assert (
+        {str(firmware["sequence"]) for firmware in reported.values()}
+        == {sequence_of(canary)}
+        == {sequence_of(broad)}
+    )
     story = [(event.what, event.ring) for event in state.decisions][-5:]
-    assert story == [("started", "canary"), ("passed", "canary"), ("started", "broad"), ("passed", "broad"), ("last-good", None)]
+    assert story == [
+        ("started", "canary"),
+        ("passed", "canary"),
+        ("started", "broad"),
+        ("passed", "broad"),
+        ("last-good", None),
+    ]
 
 
 def test_a_bad_release_is_stopped_in_canary_and_who_had_it_is_brought_back(fleet: Fleet) -> None:
@@ -68,12 +88,16 @@ def test_a_bad_release_is_stopped_in_canary_and_who_had_it_is_brought_back(fleet
     assert fleet.sandbox.jobs()[bad] == "CANCELED"
 
     way_back = fleet.job("rollback")
-    assert fleet.brought_back(state) == CANARY, "in the rollback's group: who was exposed, and nobody else"
+    assert fleet.brought_back(state) == CANARY, (
+        "in the rollback's group: who was exposed, and nobody else"
+    )
     assert fleet.executions(way_back) == dict.fromkeys(CANARY, "SUCCEEDED")
     assert set(fleet.live_jobs()) - set(live) == {way_back}
     after = fleet.sandbox.reported()
     assert {firmware["version"] for firmware in after.values()} == {good}
-    assert {serial: after[serial] for serial in BROAD} == {serial: before[serial] for serial in BROAD}, "never touched"
+    assert {serial: after[serial] for serial in BROAD} == {
+        serial: before[serial] for serial in BROAD
+    }, "never touched"
     assert {str(after[serial]["sequence"]) for serial in CANARY} == {sequence_of(way_back)}
     assert set(state.refused) == {digest}
     assert good_version(state) == good
@@ -95,11 +119,18 @@ def test_an_old_rollbacks_document_is_refused_when_it_is_replayed(fleet: Fleet) 
     assert read_statement(json.loads(document)["release"]).downgrade
     role = f"{fleet.sandbox.outputs['fleetGroupName']}-{fleet.sandbox.channel}-presign"
     iot.create_job(
-        jobId="replay", targets=[f"arn:aws:iot:{fleet.region}:{ACCOUNT}:thing/{fleet.thing('0001')}"], document=document,
+        jobId="replay",
+        targets=[f"arn:aws:iot:{fleet.region}:{ACCOUNT}:thing/{fleet.thing('0001')}"],
+        document=document,
         presignedUrlConfig={"roleArn": f"arn:aws:iam::{ACCOUNT}:role/{role}", "expiresInSec": 60},
-    )  # fmt: skip
-    wait_for("the answer", lambda: fleet.executions("replay")["0001"] not in ("QUEUED", "IN_PROGRESS"))
-    assert (fleet.executions("replay")["0001"], fleet.details("replay", "0001")["reason"]) == ("REJECTED", "stale sequence")
+    )
+    wait_for(
+        "the answer", lambda: fleet.executions("replay")["0001"] not in ("QUEUED", "IN_PROGRESS")
+    )
+    assert (fleet.executions("replay")["0001"], fleet.details("replay", "0001")["reason"]) == (
+        "REJECTED",
+        "stale sequence",
+    )
     assert fleet.runs() == everybody("2.4.0")
 
 
@@ -112,16 +143,25 @@ def test_the_revert_of_a_good_release_brings_the_old_one_back(fleet: Fleet) -> N
     assert fleet.runs() == everybody("2.5.0")
     state = fleet.release(good)
     assert fleet.runs() == everybody(good)
-    assert fleet.executions(fleet.job("canary")) == dict.fromkeys(CANARY, "SUCCEEDED"), "ring by ring, as any release"
-    assert state.refused.keys() & {state.previous_good.sha256 if state.previous_good else ""} == set(), "it was not bad"
+    assert fleet.executions(fleet.job("canary")) == dict.fromkeys(CANARY, "SUCCEEDED"), (
+        "ring by ring, as any release"
+    )
+    assert (
+        state.refused.keys() & {state.previous_good.sha256 if state.previous_good else ""} == set()
+    ), "it was not bad"
     fleet.no_ring_has_two_jobs()
 
 
-def test_the_revert_of_a_release_that_is_out_takes_it_back_from_who_has_it_and_nobody_else(fleet: Fleet) -> None:
+def test_the_revert_of_a_release_that_is_out_takes_it_back_from_who_has_it_and_nobody_else(
+    fleet: Fleet,
+) -> None:
     good = good_version(fleet.state)
     fleet.disconnect("0002")
     digest = fleet.ship("2.6.0")
-    fleet.until("0001 to have it", lambda s: s.candidate and fleet.executions(fleet.job("canary"))["0001"] == "SUCCEEDED")
+    fleet.until(
+        "0001 to have it",
+        lambda s: s.candidate and fleet.executions(fleet.job("canary"))["0001"] == "SUCCEEDED",
+    )
     assert fleet.waits("coverage").waiting.ring == "canary"
     assert fleet.runs() == everybody(good) | {"0001": "2.6.0"}
     fleet.ship(good)
@@ -139,7 +179,9 @@ def test_the_revert_of_a_release_that_is_out_takes_it_back_from_who_has_it_and_n
 
 
 def set_alarm(fleet: Fleet, name: str, state: str) -> None:
-    fleet.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue=state, StateReason="a test")
+    fleet.client("cloudwatch").set_alarm_state(
+        AlarmName=name, StateValue=state, StateReason="a test"
+    )
 
 
 def watched_by(name: str, action: str) -> dict[str, Any]:
@@ -149,9 +191,15 @@ def watched_by(name: str, action: str) -> dict[str, Any]:
 def test_an_alarm_of_another_team_holds_the_next_ring_while_it_is_red(fleet: Fleet) -> None:
     good = good_version(fleet.state)
     fleet.client("cloudwatch").put_metric_alarm(
-        AlarmName="shop-errors", Namespace="Shop", MetricName="Errors", Statistic="Sum", Period=60, EvaluationPeriods=1,
-        Threshold=1, ComparisonOperator="GreaterThanThreshold",
-    )  # fmt: skip
+        AlarmName="shop-errors",
+        Namespace="Shop",
+        MetricName="Errors",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )
     set_alarm(fleet, "shop-errors", "ALARM")
     fleet.ship("2.7.0", gates=watched_by("shop-errors", "hold"))
     assert "was red before ring canary started" in fleet.waits("alarms").waiting.text
@@ -168,18 +216,25 @@ def test_an_alarm_of_another_team_holds_the_next_ring_while_it_is_red(fleet: Fle
 
 
 def test_an_alarm_of_the_stack_that_is_set_to_roll_back_rolls_back(fleet: Fleet) -> None:
-    good, alarm = good_version(fleet.state), fleet.sandbox.outputs["alarmNames"]["controller-errors"]
+    good, alarm = (
+        good_version(fleet.state),
+        fleet.sandbox.outputs["alarmNames"]["controller-errors"],
+    )
     set_alarm(fleet, alarm, "OK")
     gates = watched_by("stack:controller-errors", "rollback")
     fleet.ship("2.8.0", gates={"canary": {**gates["canary"], "approval": True}})
     fleet.waits("approval")
 
     def went_back(state: State) -> bool:
-        set_alarm(fleet, alarm, "ALARM")  # again and again: MiniStack looks at its alarms whenever a metric comes in
+        set_alarm(
+            fleet, alarm, "ALARM"
+        )  # again and again: MiniStack looks at its alarms whenever a metric comes in
         return state.rollback is not None and state.rollback.done_at is not None
 
     state = fleet.until("the way back", went_back)
-    assert "alarm stack:controller-errors went off after ring canary started" in state.refused.values()
+    assert (
+        "alarm stack:controller-errors went off after ring canary started" in state.refused.values()
+    )
     assert fleet.brought_back(state) == CANARY
     assert fleet.runs() == everybody(good)
 
@@ -197,7 +252,9 @@ def test_the_stack_file_pauses_halts_and_approves(fleet: Fleet) -> None:
     fleet.ship("2.9.0", gates=approval, halted=True)
     fleet.waits("halted")
     assert fleet.sandbox.jobs()[job] == "CANCELED"
-    assert fleet.runs() == everybody(good) | dict.fromkeys(CANARY, "2.9.0"), "a halt brings nobody back"
+    assert fleet.runs() == everybody(good) | dict.fromkeys(CANARY, "2.9.0"), (
+        "a halt brings nobody back"
+    )
     fleet.ship("2.9.0", gates=approval, approvals=[{"ring": "canary", "sha256": digest}])
     fleet.proved("2.9.0")
     assert fleet.job("canary") != job, "offered anew"
@@ -238,33 +295,58 @@ def test_a_job_that_was_ended_by_hand_stays_so_until_resume(fleet: Fleet, how: s
 @pytest.fixture
 def newcomer(fleet: Fleet) -> Iterator[DeviceConfig]:
     """A device that no stack declared, with the stack's policy, on its factory image."""
-    iot, outputs, thing = fleet.client("iot"), fleet.sandbox.outputs, f"{fleet.sandbox.outputs['fleetGroupName']}-9999"
+    iot, outputs, thing = (
+        fleet.client("iot"),
+        fleet.sandbox.outputs,
+        f"{fleet.sandbox.outputs['fleetGroupName']}-9999",
+    )
     made = iot.create_keys_and_certificate(setAsActive=True)
     iot.create_thing(thingName=thing, thingTypeName=outputs["thingTypeName"])
     iot.attach_policy(policyName=outputs["devicePolicyName"], target=made["certificateArn"])
     iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
-    born = {**vars(fleet.configs["0005"]), "thing": thing, "serial": "9999", "folder": fleet.place.folder / "devices" / "9999"}
-    config = DeviceConfig(**{**born, "certificate_pem": made["certificatePem"], "private_key_pem": made["keyPair"]["PrivateKey"]})
+    born = {
+        **vars(fleet.configs["0005"]),
+        "thing": thing,
+        "serial": "9999",
+        "folder": fleet.place.folder / "devices" / "9999",
+    }
+    config = DeviceConfig(
+        **{
+            **born,
+            "certificate_pem": made["certificatePem"],
+            "private_key_pem": made["keyPair"]["PrivateKey"],
+        }
+    )
     device = Device(config)
     device.start()
     yield config
     device.stop()
 
 
-def test_a_thing_that_joins_a_ring_later_gets_what_the_ring_runs(fleet: Fleet, newcomer: DeviceConfig) -> None:
+def test_a_thing_that_joins_a_ring_later_gets_what_the_ring_runs(
+    fleet: Fleet, newcomer: DeviceConfig
+) -> None:
     good, jobs = good_version(fleet.state), fleet.sandbox.jobs()
     group = fleet.sandbox.outputs["ringGroupNames"]["broad"]
     fleet.client("iot").add_thing_to_thing_group(thingGroupName=group, thingName=newcomer.thing)
-    executions = wait_for("its execution", lambda: (e := fleet.executions(fleet.job("broad"))).get("9999") == "SUCCEEDED" and e)
+    executions = wait_for(
+        "its execution",
+        lambda: (e := fleet.executions(fleet.job("broad"))).get("9999") == "SUCCEEDED" and e,
+    )
     assert executions == dict.fromkeys((*BROAD, "9999"), "SUCCEEDED")
-    shadow = json.load(fleet.client("iot-data").get_thing_shadow(thingName=newcomer.thing)["payload"])
+    shadow = json.load(
+        fleet.client("iot-data").get_thing_shadow(thingName=newcomer.thing)["payload"]
+    )
     assert shadow["state"]["reported"]["firmware"]["version"] == good
     assert fleet.sandbox.jobs() == jobs, "through the ring's own job, without the controller"
-    fleet.client("iot").remove_thing_from_thing_group(thingGroupName=group, thingName=newcomer.thing)
+    fleet.client("iot").remove_thing_from_thing_group(
+        thingGroupName=group, thingName=newcomer.thing
+    )
 
 
 def test_no_ring_waits_for_a_window_that_nobody_set(fleet: Fleet) -> None:
-    """A ring whose gate is open starts in the very run that sees it: on AWS each further run is a minute."""
+    """A ring whose gate is open starts in the very run that sees it: on AWS each further run is a
+    minute."""
     assert [answer["waiting"] for answer in fleet.answers if answer.get("kind") == "window"] == []
 
 
@@ -275,7 +357,11 @@ def test_destroying_the_stack_ends_its_jobs_and_groups(fleet: Fleet) -> None:
     prefix = f"{outputs['fleetGroupName']}-{fleet.sandbox.channel}-rollback-"
 
     def groups() -> list[str]:  # MiniStack does not filter them
-        return [g["groupName"] for g in iot.list_thing_groups()["thingGroups"] if g["groupName"].startswith(prefix)]
+        return [
+            g["groupName"]
+            for g in iot.list_thing_groups()["thingGroups"]
+            if g["groupName"].startswith(prefix)
+        ]
 
     before = groups()
     assert len(before) == 1, "the rollback's; those of earlier ones have been removed"

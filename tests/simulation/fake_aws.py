@@ -1,6 +1,8 @@
-"""The AWS calls that the controller makes, answered by a `World`; strict: a call it does not know is an error.
+"""The AWS calls that the controller makes, answered by a `World`; strict: a call it does not know
+is an error.
 
-Every call passes through `Fake.calls`, where a test can make it fail, lose its answer, or let something happen first.
+Every call passes through `Fake.calls`, where a test can make it fail, lose its answer, or let
+something happen first.
 """
 
 from __future__ import annotations
@@ -43,12 +45,15 @@ def no_fault(_number: int, _name: str, effect: Callable[[], Any]) -> Any:
 
 
 class Fake:
-    """The clients of one controller. `fault(number, name, effect)` stands around the effect of every call."""
+    """The clients of one controller. `fault(number, name, effect)` stands around the effect of
+    every call."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.keys = [KEY]
-        self.private_keys = {key: ec.generate_private_key(ec.SECP256R1()) for key in (KEY, OTHER_KEY)}
+        self.private_keys = {
+            key: ec.generate_private_key(ec.SECP256R1()) for key in (KEY, OTHER_KEY)
+        }
         self.objects: dict[str, bytes] = {}
         self.metrics: list[dict[str, Any]] = []
         self.made: list[str] = []
@@ -72,22 +77,31 @@ class Fake:
         return call
 
     def publish(self, manifest: Manifest | None) -> None:
-        """What `pulumi up` does: artifact and manifest in the bucket, the digest in the controller's environment."""
+        """What `pulumi up` does: artifact and manifest in the bucket, the digest in the
+        controller's environment."""
         if manifest:
             self.objects[manifest_key("stable")] = manifest.text().encode()
             self.put_image(manifest.firmware)
             self.digest = sha256(manifest.text())
 
     def put_image(self, firmware: Firmware) -> None:
-        self.objects[firmware.key] = firmware.version.encode()  # a world's digests are those of the version's text
+        self.objects[firmware.key] = (
+            firmware.version.encode()
+        )  # a world's digests are those of the version's text
 
     def setup(self) -> Setup:
         rings = self.world.manifest.rings if self.world.manifest else ()
         return Setup(
-            bucket="bucket", fleet_group=FLEET, presign_role="arn:aws:iam::123456789012:role/presign", signing_keys=self.keys,
-            ring_groups={ring.name: f"{GROUP}/{FLEET}-{ring.name}" for ring in rings}, manifest_sha256=self.digest,
-            region="us-east-1", dns_suffix="amazonaws.com", names=NAMES,
-        )  # fmt: skip
+            bucket="bucket",
+            fleet_group=FLEET,
+            presign_role="arn:aws:iam::123456789012:role/presign",
+            signing_keys=self.keys,
+            ring_groups={ring.name: f"{GROUP}/{FLEET}-{ring.name}" for ring in rings},
+            manifest_sha256=self.digest,
+            region="us-east-1",
+            dns_suffix="amazonaws.com",
+            names=NAMES,
+        )
 
     @property
     def state(self) -> dict[str, Any]:
@@ -105,12 +119,21 @@ class Fake:
         return {"Body": io.BytesIO(self.objects[Key]), "ETag": etag(self.objects[Key])}
 
     def do_put_object(
-        self, *, Bucket: str, Key: str, Body: bytes, ContentType: str, IfMatch: str | None = None, IfNoneMatch: str | None = None
+        self,
+        *,
+        Bucket: str,
+        Key: str,
+        Body: bytes,
+        ContentType: str,
+        IfMatch: str | None = None,
+        IfNoneMatch: str | None = None,
     ) -> Any:
         assert Key == state_key("stable"), "the controller writes its state and nothing else"
         assert (IfMatch is None) != (IfNoneMatch is None), "never without a condition"
         there = self.objects.get(Key)
-        if (IfNoneMatch and there is not None) or (IfMatch and (there is None or etag(there) != IfMatch)):
+        if (IfNoneMatch and there is not None) or (
+            IfMatch and (there is None or etag(there) != IfMatch)
+        ):
             raise refusal("PreconditionFailed", "PutObject")
         self.objects[Key] = Body
         return {"ETag": etag(Body)}
@@ -119,33 +142,53 @@ class Fake:
         if Key not in self.objects:
             raise refusal("404", "HeadObject")
         digest = hashlib.sha256(self.objects[Key]).digest()
-        return {"ContentLength": 1000, "ChecksumSHA256": base64.b64encode(digest).decode(), "ChecksumType": "FULL_OBJECT"}
+        return {
+            "ContentLength": 1000,
+            "ChecksumSHA256": base64.b64encode(digest).decode(),
+            "ChecksumType": "FULL_OBJECT",
+        }
 
     # KMS
 
     def do_sign(self, KeyId: str, Message: bytes, MessageType: str, SigningAlgorithm: str) -> Any:
         assert (KeyId, MessageType, SigningAlgorithm) == (self.keys[0], "DIGEST", "ECDSA_SHA_256")
-        return {"Signature": self.private_keys[KeyId].sign(Message, ec.ECDSA(Prehashed(hashes.SHA256())))}
+        return {
+            "Signature": (
+                self.private_keys[KeyId].sign(Message, ec.ECDSA(Prehashed(hashes.SHA256())))
+            )
+        }
 
-    def do_verify(self, KeyId: str, Message: bytes, MessageType: str, Signature: bytes, SigningAlgorithm: str) -> Any:
+    def do_verify(
+        self, KeyId: str, Message: bytes, MessageType: str, Signature: bytes, SigningAlgorithm: str
+    ) -> Any:
         try:
-            self.private_keys[KeyId].public_key().verify(Signature, Message, ec.ECDSA(Prehashed(hashes.SHA256())))
+            self.private_keys[KeyId].public_key().verify(
+                Signature, Message, ec.ECDSA(Prehashed(hashes.SHA256()))
+            )
         except InvalidSignature as error:
             raise refusal("KMSInvalidSignatureException", "Verify") from error
         return {"SignatureValid": True}
 
     # IoT
 
-    def do_list_jobs(self, maxResults: int, status: str | None = None, nextToken: str | None = None) -> Any:
+    def do_list_jobs(
+        self, maxResults: int, status: str | None = None, nextToken: str | None = None
+    ) -> Any:
         """In pages of two, so that reading only the first page is noticed."""
-        found = [{"jobId": n, "status": j.status} for n, j in self.jobs() if status in (None, j.status)]
-        found.insert(0, {"jobId": "ffffffff-stable-canary-1999999999", "status": "IN_PROGRESS"})  # another stack's
+        found = [
+            {"jobId": n, "status": j.status} for n, j in self.jobs() if status in (None, j.status)
+        ]
+        found.insert(
+            0, {"jobId": "ffffffff-stable-canary-1999999999", "status": "IN_PROGRESS"}
+        )  # another stack's
         start = int(nextToken or 0)
         more = {"nextToken": str(start + 2)} if start + 2 < len(found) else {}
         return {"jobs": found[start : start + 2], **more}
 
     def jobs(self) -> list[tuple[str, SimJob]]:
-        return [(name, job) for name, job in self.world.jobs.items() if name not in self.world.deleted]
+        return [
+            (name, job) for name, job in self.world.jobs.items() if name not in self.world.deleted
+        ]
 
     def do_describe_job(self, jobId: str) -> Any:
         job = dict(self.jobs()).get(jobId)
@@ -153,16 +196,24 @@ class Fake:
             raise refusal("ResourceNotFoundException", "DescribeJob")
         counts = job.counts()
         minimum = 5 if job.manifest else DISARMED
-        return {"job": {
-            "status": job.status, "isConcurrent": False, **({"reasonCode": job.reason} if job.reason else {}),
-            "abortConfig": {"criteriaList": [{"minNumberOfExecutedThings": minimum}]},
-            "jobProcessDetails": {
-                "numberOfQueuedThings": counts.queued, "numberOfInProgressThings": counts.in_progress,
-                "numberOfSucceededThings": counts.succeeded, "numberOfFailedThings": counts.failed,
-                "numberOfTimedOutThings": counts.timed_out, "numberOfRejectedThings": counts.rejected,
-                "numberOfCanceledThings": counts.canceled, "numberOfRemovedThings": counts.removed,
-            },
-        }}  # fmt: skip
+        return {
+            "job": {
+                "status": job.status,
+                "isConcurrent": False,
+                **({"reasonCode": job.reason} if job.reason else {}),
+                "abortConfig": {"criteriaList": [{"minNumberOfExecutedThings": minimum}]},
+                "jobProcessDetails": {
+                    "numberOfQueuedThings": counts.queued,
+                    "numberOfInProgressThings": counts.in_progress,
+                    "numberOfSucceededThings": counts.succeeded,
+                    "numberOfFailedThings": counts.failed,
+                    "numberOfTimedOutThings": counts.timed_out,
+                    "numberOfRejectedThings": counts.rejected,
+                    "numberOfCanceledThings": counts.canceled,
+                    "numberOfRemovedThings": counts.removed,
+                },
+            }
+        }
 
     def do_create_job(self, jobId: str, targets: list[str], document: str, **rest: Any) -> Any:
         if jobId in self.world.jobs:
@@ -171,13 +222,19 @@ class Fake:
         claims = read_statement(json.loads(document)["release"])
         self.documents[jobId] = json.loads(document)
         ring = RESERVED if "-rollback-" in target else target.removeprefix(f"{GROUP}/{FLEET}-")
-        firmware = Firmware(version=claims.version, sha256=claims.sha256, size=claims.size, hardware=claims.hardware)
+        firmware = Firmware(
+            version=claims.version, sha256=claims.sha256, size=claims.size, hardware=claims.hardware
+        )
         offer = Offer(sequence=claims.sequence, firmware=firmware, downgrade=claims.downgrade)
         armed = self.world.manifest if "abortConfig" in rest else None
-        self.world.jobs[jobId] = SimJob(Create(ring=ring, offer=offer, proving=armed is not None), armed)
+        self.world.jobs[jobId] = SimJob(
+            Create(ring=ring, offer=offer, proving=armed is not None), armed
+        )
         return {}
 
-    def do_cancel_job(self, jobId: str, reasonCode: str, comment: str = "", force: bool = False) -> Any:
+    def do_cancel_job(
+        self, jobId: str, reasonCode: str, comment: str = "", force: bool = False
+    ) -> Any:
         if dict(self.jobs())[jobId].status != "IN_PROGRESS":
             raise refusal("InvalidRequestException", "CancelJob")
         self.world.cancel(jobId, reasonCode)
@@ -189,7 +246,11 @@ class Fake:
 
     def do_list_thing_groups(self, namePrefixFilter: str, maxResults: int) -> Any:
         names = [f"{FLEET}-stable-rollback-{sequence}" for sequence in self.world.groups]
-        return {"thingGroups": [{"groupName": name} for name in names if name.startswith(namePrefixFilter)]}
+        return {
+            "thingGroups": [
+                {"groupName": name} for name in names if name.startswith(namePrefixFilter)
+            ]
+        }
 
     def do_create_thing_group(self, thingGroupName: str, thingGroupProperties: Any) -> Any:
         self.world.groups.setdefault(int(thingGroupName.rsplit("-", 1)[1]), set())
@@ -211,7 +272,12 @@ class Fake:
         if job is None:
             raise refusal("ResourceNotFoundException", "ListJobExecutionsForJob")
         things = [thing for thing, found in job.executions.items() if found == status]
-        return {"executionSummaries": [{"thingArn": f"arn:aws:iot:us-east-1:123456789012:thing/{thing}"} for thing in things]}
+        return {
+            "executionSummaries": [
+                {"thingArn": f"arn:aws:iot:us-east-1:123456789012:thing/{thing}"}
+                for thing in things
+            ]
+        }
 
     # CloudWatch
 
@@ -220,14 +286,18 @@ class Fake:
         self.metrics = MetricData
         return {}
 
-    def do_describe_alarms(self, AlarmNames: list[str], AlarmTypes: list[str], MaxRecords: int) -> Any:
+    def do_describe_alarms(
+        self, AlarmNames: list[str], AlarmTypes: list[str], MaxRecords: int
+    ) -> Any:
         found = [
             {
-                "AlarmName": name, "StateValue": alarm.state,
+                "AlarmName": name,
+                "StateValue": alarm.state,
                 "StateTransitionedTimestamp": datetime.fromtimestamp(alarm.since, UTC),
             }
-            for name, alarm in self.world.alarms.items() if name in AlarmNames
-        ]  # fmt: skip
+            for name, alarm in self.world.alarms.items()
+            if name in AlarmNames
+        ]
         return {"MetricAlarms": found, "CompositeAlarms": []}
 
     def metric(self, name: str) -> float:

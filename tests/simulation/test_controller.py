@@ -1,4 +1,5 @@
-"""The controller against AWS that answers badly: every call in turn fails, loses its answer, or is overtaken by another run."""
+"""The controller against AWS that answers badly: every call in turn fails, loses its answer, or is
+overtaken by another run."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ def test_it_offers_a_signed_release_ring_by_ring(aws: Fake) -> None:
     job = NAMES.job("canary", sequence)
     claims = read_statement(aws.documents[job]["release"])
     assert (claims.version, claims.sequence, claims.downgrade) == ("1.2.0", sequence, False)
-    assert aws.documents[job]["url"].endswith(f".s3.us-east-1.amazonaws.com/{firmware('1.2.0').key}}}")
+    assert aws.documents[job]["url"].endswith(
+        f".s3.us-east-1.amazonaws.com/{firmware('1.2.0').key}}}"
+    )
     run(aws, 25)
     assert aws.world.versions() == {"1.2.0"}
 
@@ -77,11 +80,15 @@ def test_every_run_gives_a_heartbeat_and_counts(aws: Fake) -> None:
     assert aws.metric("Heartbeat") == 1
     assert aws.metric("ReleaseFailed") == aws.metric("Held") == aws.metric("ManifestRefused") == 0
     ring = [d for d in aws.metrics if d["Dimensions"][-1] == {"Name": "Ring", "Value": "canary"}]
-    assert {d["MetricName"]: d["Value"] for d in ring}["DevicesSucceeded"] == len(aws.world.in_ring("canary"))
+    assert {d["MetricName"]: d["Value"] for d in ring}["DevicesSucceeded"] == len(
+        aws.world.in_ring("canary")
+    )
 
 
 def test_the_alarms_of_the_stack_are_found_by_their_short_names(aws: Fake) -> None:
-    gate = replace(GATE, alarms=(AlarmGate(name="stack:controller-errors"), AlarmGate(name="shop-errors")))
+    gate = replace(
+        GATE, alarms=(AlarmGate(name="stack:controller-errors"), AlarmGate(name="shop-errors"))
+    )
     release(aws, manifest("1.2.0", gate=gate))
     aws.world.alarms = {
         "iot-fleet-0123abcd-controller-errors": Alarm(state="OK", since=0),
@@ -107,7 +114,9 @@ def test_a_manifest_that_was_not_announced_is_refused_and_nothing_is_signed(aws:
 
 
 @pytest.mark.parametrize("image", [None, b"tampered"])
-def test_an_image_that_is_missing_or_another_is_not_released(aws: Fake, image: bytes | None) -> None:
+def test_an_image_that_is_missing_or_another_is_not_released(
+    aws: Fake, image: bytes | None
+) -> None:
     release(aws, manifest("1.2.0"))
     del aws.objects[firmware("1.2.0").key]
     if image:
@@ -133,7 +142,9 @@ def replayed(state: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [forged, replayed])
-def test_a_state_that_somebody_changed_is_not_believed(aws: Fake, change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_state_that_somebody_changed_is_not_believed(
+    aws: Fake, change: Callable[[dict[str, Any]], None]
+) -> None:
     document = json.loads(aws.objects[STATE])
     change(document["state"])
     aws.objects[STATE] = json.dumps(document).encode()
@@ -141,7 +152,16 @@ def test_a_state_that_somebody_changed_is_not_believed(aws: Fake, change: Callab
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b"null", b'{"state": {}, "jws": "a.b.c"}', b'{"state": {}, "jws": 1}', b"\xff"]
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"state": {}, "jws": "a.b.c"}',
+        b'{"state": {}, "jws": 1}',
+        b"\xff",
+    ],
 )
 def test_a_state_that_cannot_be_read_is_not_believed(aws: Fake, body: bytes) -> None:
     aws.objects[STATE] = body
@@ -165,7 +185,12 @@ def test_a_state_that_the_key_before_signed_is_believed_while_that_key_is_known(
     release(aws, manifest("1.2.0"))
     aws.keys = [OTHER_KEY, KEY]
     assert once(aws)["outcome"] == "done"
-    assert jwt.get_unverified_header(aws.documents[NAMES.job("canary", aws.state["sequence"])]["release"])["kid"] == OTHER_KEY
+    assert (
+        jwt.get_unverified_header(
+            aws.documents[NAMES.job("canary", aws.state["sequence"])]["release"]
+        )["kid"]
+        == OTHER_KEY
+    )
     aws.keys = [OTHER_KEY]
     run(aws, 25)
     assert aws.world.versions() == {"1.2.0"}
@@ -174,13 +199,16 @@ def test_a_state_that_the_key_before_signed_is_believed_while_that_key_is_known(
 
 
 def expect_standstill(aws: Fake, halt: str) -> None:
-    """Nothing is made, cancelled or written until a person resumes by name; then a new release finds its way."""
+    """Nothing is made, cancelled or written until a person resumes by name; then a new release
+    finds its way."""
     release(aws, manifest("1.5.0"))
     aws.made.clear()
     answer = run(aws, 5)
     assert answer["outcome"] == "distrusted"
     assert answer["halt"].startswith(halt)
-    assert not {"put_object", "create_job", "cancel_job", "update_job", "delete_thing_group"} & set(aws.made)
+    assert not {"put_object", "create_job", "cancel_job", "update_job", "delete_thing_group"} & set(
+        aws.made
+    )
     assert aws.metric("Held") == aws.metric("Heartbeat") == aws.metric("ManifestRefused") == 1
     aws.order(resume={"halt": "lost-1", "order": ORDER})
     assert run(aws, 2)["outcome"] == "distrusted", "the word for another halt counts for nothing"
@@ -212,7 +240,9 @@ def test_destroy_ends_jobs_and_rollback_groups_and_leaves_other_stacks_alone(aws
     assert not any(job.startswith("ffffffff") for job in answer["jobs"])
 
 
-def test_create_and_update_of_the_stack_wake_nobody(monkeypatch: pytest.MonkeyPatch, aws: Fake) -> None:
+def test_create_and_update_of_the_stack_wake_nobody(
+    monkeypatch: pytest.MonkeyPatch, aws: Fake
+) -> None:
     monkeypatch.setattr(Setup, "from_env", lambda _env: aws.setup())
     monkeypatch.setattr(module, "clients", lambda: aws)
     aws.made.clear()
@@ -275,15 +305,30 @@ def bad(fake: Fake) -> None:
     release(fake, manifest("1.2.0"))
 
 
-STORIES: dict[str, tuple[Callable[[Fake], None], set[str]]] = {"good": (good, {"1.2.0"}), "bad": (bad, {"1.1.0"})}
+STORIES: dict[str, tuple[Callable[[Fake], None], set[str]]] = {
+    "good": (good, {"1.2.0"}),
+    "bad": (bad, {"1.1.0"}),
+}
 FAULTS: list[tuple[str, Callable[[Fake], Fault]]] = [
-    *((fault.__name__, lambda _fake, f=fault: f) for fault in (killed_before, killed_after, throttled, denied, answer_lost)),
+    *(
+        (fault.__name__, lambda _fake, f=fault: f)
+        for fault in (killed_before, killed_after, throttled, denied, answer_lost)
+    ),
     ("overtaken", overtaken),
 ]
 
 
-LOOKS = {"get_object", "head_object", "verify", "list_jobs", "describe_job", "list_thing_groups", "list_things_in_thing_group",
-         "list_job_executions_for_job", "describe_alarms"}  # fmt: skip
+LOOKS = {
+    "get_object",
+    "head_object",
+    "verify",
+    "list_jobs",
+    "describe_job",
+    "list_thing_groups",
+    "list_things_in_thing_group",
+    "list_job_executions_for_job",
+    "describe_alarms",
+}
 
 
 def snapshot(fake: Fake) -> Fake:
@@ -291,9 +336,11 @@ def snapshot(fake: Fake) -> Fake:
 
 
 def moments(story: str) -> Iterator[tuple[Fake, list[int]]]:
-    """The minutes of a story in which the controller does something, and the numbers of the calls to put at fault.
+    """The minutes of a story in which the controller does something, and the numbers of the calls
+    to put at fault.
 
-    A look that fails before anything was done leaves the run without effect in any minute, so those are tried in one.
+    A look that fails before anything was done leaves the run without effect in any minute, so those
+    are tried in one.
     """
     fake = Fake(World(manifest("1.1.0"), 30))
     run(fake, 25)
@@ -303,7 +350,11 @@ def moments(story: str) -> Iterator[tuple[Fake, list[int]]]:
         before = snapshot(fake)
         fake.made.clear()
         once(fake)
-        deeds = [number for number, name in enumerate(fake.made) if name not in LOOKS and name != "put_metric_data"]
+        deeds = [
+            number
+            for number, name in enumerate(fake.made)
+            if name not in LOOKS and name != "put_metric_data"
+        ]
         if deeds:
             yield before, list(range(0 if first else deeds[0], len(fake.made)))
             first = False
@@ -312,7 +363,9 @@ def moments(story: str) -> Iterator[tuple[Fake, list[int]]]:
 
 @pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize(("name", "make"), FAULTS)
-def test_a_fault_at_any_call_ends_where_no_fault_would_have(story: str, name: str, make: Callable[[Fake], Fault]) -> None:
+def test_a_fault_at_any_call_ends_where_no_fault_would_have(
+    story: str, name: str, make: Callable[[Fake], Fault]
+) -> None:
     versions, tried = STORIES[story][1], 0
     for before, calls in moments(story):
         for call in calls:
@@ -323,7 +376,9 @@ def test_a_fault_at_any_call_ends_where_no_fault_would_have(story: str, name: st
             assert struck, where
             assert fake.world.versions() == versions, where
             assert fake.state["waiting"]["kind"] in ("nothing", "refused"), where
-            live = [job.create.ring for job in fake.world.jobs.values() if job.status == "IN_PROGRESS"]
+            live = [
+                job.create.ring for job in fake.world.jobs.values() if job.status == "IN_PROGRESS"
+            ]
             assert len(set(live)) == len(live), f"one live job a ring, but {live}: {where}"
             tried += 1
     assert tried > 40

@@ -1,4 +1,5 @@
-"""What the decision keeps true, whatever happens: random histories, and the stories a person would tell of it."""
+"""What the decision keeps true, whatever happens: random histories, and the stories a person would
+tell of it."""
 
 from __future__ import annotations
 
@@ -30,12 +31,20 @@ from rollout.window import show, utc
 from tests.simulation.world import NAMES, Device, World, firmware
 
 ORDER = Order(by="alice", at=0.0, why="a test")
-GATE = Gate(coverage_percent=80, success_percent=80, failure_limit=FailureLimit(percent=10, minimum=2), soak_minutes=2)
+GATE = Gate(
+    coverage_percent=80,
+    success_percent=80,
+    failure_limit=FailureLimit(percent=10, minimum=2),
+    soak_minutes=2,
+)
 
 
-def manifest(version: str, gate: Gate = GATE, rings: str = "canary:20 early:30 broad:50", **changes: Any) -> Manifest:
+def manifest(
+    version: str, gate: Gate = GATE, rings: str = "canary:20 early:30 broad:50", **changes: Any
+) -> Manifest:
     plans = tuple(
-        RingPlan(name=name, percent=float(percent), gate=gate) for name, percent in (r.split(":") for r in rings.split())
+        RingPlan(name=name, percent=float(percent), gate=gate)
+        for name, percent in (r.split(":") for r in rings.split())
     )
     return Manifest(schema=1, channel="stable", firmware=firmware(version), rings=plans, **changes)
 
@@ -66,8 +75,11 @@ def test_a_good_release_passes_ring_by_ring_and_becomes_the_last_good_one() -> N
         candidate = fleet.state.candidate
         seen.append(sorted(candidate.rings) if candidate else None)
     assert [s for n, s in enumerate(seen) if n == 0 or s != seen[n - 1]] == [
-        ["canary"], ["canary", "early"], ["broad", "canary", "early"], None,
-    ]  # fmt: skip
+        ["canary"],
+        ["canary", "early"],
+        ["broad", "canary", "early"],
+        None,
+    ]
     assert fleet.versions() == {"1.2.0"}
     assert fleet.state.last_good == firmware("1.2.0")
     assert fleet.state.previous_good == firmware("1.1.0")
@@ -93,7 +105,9 @@ def test_a_bad_release_is_stopped_in_the_first_ring_and_only_the_exposed_return(
     rollback = fleet.state.rollback
     assert rollback is not None
     assert rollback.done_at is not None
-    assert begun <= fleet.groups[rollback.offer.sequence] <= {d.name for d in fleet.in_ring("canary")}
+    assert (
+        begun <= fleet.groups[rollback.offer.sequence] <= {d.name for d in fleet.in_ring("canary")}
+    )
     assert not any("1.2.0" in d.history for ring in ("early", "broad") for d in fleet.in_ring(ring))
 
 
@@ -106,7 +120,9 @@ def test_rings_that_had_passed_go_back_whole() -> None:
     assert all("1.2.0" in d.history for d in fleet.in_ring("canary"))
     assert not any("1.2.0" in d.history for d in fleet.in_ring("broad"))
     assert fleet.state.rollback is not None
-    assert not fleet.groups[fleet.state.rollback.offer.sequence] & {d.name for d in fleet.in_ring("canary")}
+    assert not fleet.groups[fleet.state.rollback.offer.sequence] & {
+        d.name for d in fleet.in_ring("canary")
+    }
 
 
 def test_silent_bricks_fail_the_ring_when_they_time_out() -> None:
@@ -206,7 +222,7 @@ def test_a_failed_rollback_is_said_aloud_until_somebody_retries() -> None:
     assert fleet.state.rollback.done_at is not None
 
 
-def test_an_exposed_device_that_never_answers_is_said_to_be_lost_after_an_hour_and_may_still_return() -> None:
+def test_an_exposed_device_that_never_answers_is_lost_after_an_hour_and_may_still_return() -> None:
     fleet = world()
     fleet.bad_on = {"1.2.0": {d.name for d in fleet.in_ring("canary")[1:]}}
     lost = fleet.in_ring("canary")[0]
@@ -240,7 +256,9 @@ def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry
         fleet.devices[name].sequence = fleet.state.sequence  # they took 1.3.0 first
         fleet.devices[name].runs = firmware("1.3.0")
     fleet.run(3)
-    assert fleet.state.waiting.kind != "rollback-failed", "who runs the newer release rightly rejects the way back"
+    assert fleet.state.waiting.kind != "rollback-failed", (
+        "who runs the newer release rightly rejects the way back"
+    )
     fleet.control = Control(retry=RetryOrder(ring="rollback", sequence=sequence, order=ORDER))
     fleet.run(60)
     assert fleet.versions() == {"1.3.0"}
@@ -355,14 +373,20 @@ def test_an_alarm_set_to_roll_back_does_so_only_when_it_goes_off_after_the_ring_
 def test_an_approval_names_ring_and_digest() -> None:
     gate = replace(GATE, approval=True)
     fleet = world()
-    wrong = (Approval(ring="canary", sha256=firmware("1.3.0").sha256), Approval(ring="early", sha256=firmware("1.2.0").sha256))
+    wrong = (
+        Approval(ring="canary", sha256=firmware("1.3.0").sha256),
+        Approval(ring="early", sha256=firmware("1.2.0").sha256),
+    )
     fleet.manifest = manifest("1.2.0", gate=gate, approvals=wrong)
     fleet.run(15)
     assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("approval", "canary")
     right = ApprovalOrder(ring="canary", sha256=firmware("1.2.0").sha256, order=ORDER)
     fleet.control = Control(approvals=(right,))
     fleet.run(15)
-    assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("nothing", None) or fleet.state.waiting.ring == "broad"
+    assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == (
+        "nothing",
+        None,
+    ) or fleet.state.waiting.ring == "broad"
     assert fleet.versions("canary") == fleet.versions("early") == {"1.2.0"}
 
 
@@ -373,7 +397,9 @@ def test_an_empty_ring_never_passes_for_being_empty() -> None:
     fleet.run(30)
     assert fleet.versions() == {"1.0.0"}
     assert (fleet.state.waiting.kind, fleet.state.waiting.ring) == ("approval", "canary")
-    fleet.control = Control(approvals=(ApprovalOrder(ring="canary", sha256=firmware("1.1.0").sha256, order=ORDER),))
+    fleet.control = Control(
+        approvals=(ApprovalOrder(ring="canary", sha256=firmware("1.1.0").sha256, order=ORDER),)
+    )
     fleet.run(30)
     assert fleet.versions() == {"1.1.0"}
 
@@ -404,7 +430,9 @@ def test_a_ring_starts_only_in_its_window() -> None:
 
 
 @given(st.floats(1_700_000_000, 1_900_000_000))
-def test_without_a_window_a_release_starts_at_whatever_fraction_of_a_second_it_is(now: float) -> None:
+def test_without_a_window_a_release_starts_at_whatever_fraction_of_a_second_it_is(
+    now: float,
+) -> None:
     fleet = World(manifest("1.1.0"), 5)
     fleet.now = now
     fleet.control_run()
@@ -463,7 +491,11 @@ def test_a_job_ended_by_hand_is_a_halt_until_resume(how: str, which: str) -> Non
     fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
     fleet.run(3)
     assert fleet.state.candidate is not None
-    offer = fleet.state.candidate.rings["canary"].offer if which == "candidate" else fleet.state.stable["broad"]
+    offer = (
+        fleet.state.candidate.rings["canary"].offer
+        if which == "candidate"
+        else fleet.state.stable["broad"]
+    )
     name = NAMES.job("canary" if which == "candidate" else "broad", offer.sequence)
     if how == "cancelled":
         fleet.cancel(name, "TOO_RISKY")
@@ -488,7 +520,10 @@ def test_one_resume_covers_every_job_that_was_ended_while_the_halt_stood(halt: s
     fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
     fleet.run(3)
     assert fleet.state.candidate is not None
-    offers = {"canary": fleet.state.candidate.rings["canary"].offer, "broad": fleet.state.stable["broad"]}
+    offers = {
+        "canary": fleet.state.candidate.rings["canary"].offer,
+        "broad": fleet.state.stable["broad"],
+    }
     if halt == "by a person":
         fleet.control = Control(halted=ORDER)
     for ring, offer in offers.items():
@@ -557,7 +592,9 @@ def test_a_device_that_joins_during_a_release_ends_on_what_its_ring_runs() -> No
     fleet.manifest = manifest("1.2.0", gate=replace(GATE, soak_minutes=30))
     fleet.run(5)
     for n in range(20):
-        fleet.devices[f"new-{n}"] = Device(f"new-{n}", ("canary", "broad")[n % 2], firmware("1.0.0"))
+        fleet.devices[f"new-{n}"] = Device(
+            f"new-{n}", ("canary", "broad")[n % 2], firmware("1.0.0")
+        )
     fleet.run(5)
     assert fleet.versions("canary") == {"1.2.0"}
     assert fleet.versions("broad") == {"1.1.0"}
@@ -601,12 +638,18 @@ def step(name: str, value: Any) -> Step:
             case "halt":
                 fleet.control = replace(control, halted=ORDER if value else None)
             case "resume" if fleet.state.halt:
-                fleet.control = replace(control, resume=ResumeOrder(halt=fleet.state.halt.id, order=ORDER))
+                fleet.control = replace(
+                    control, resume=ResumeOrder(halt=fleet.state.halt.id, order=ORDER)
+                )
             case "rollback":
-                fleet.control = replace(control, rollback=RollbackOrder(sha256=firmware(value).sha256, order=ORDER))
+                fleet.control = replace(
+                    control, rollback=RollbackOrder(sha256=firmware(value).sha256, order=ORDER)
+                )
             case "retry" if fleet.state.candidate and value in fleet.state.candidate.rings:
                 sequence = fleet.state.candidate.rings[value].offer.sequence
-                fleet.control = replace(control, retry=RetryOrder(ring=value, sequence=sequence, order=ORDER))
+                fleet.control = replace(
+                    control, retry=RetryOrder(ring=value, sequence=sequence, order=ORDER)
+                )
             case "offline":
                 for n, device in enumerate(fleet.devices.values()):
                     device.online = bool(n % value)
@@ -623,7 +666,9 @@ steps = st.lists(
         st.tuples(st.sampled_from(["run", "resume", "refuse"]), st.none()),
         st.tuples(st.just("run"), st.none()),
         st.tuples(st.just("killed"), st.integers(0, 3)),
-        st.tuples(st.sampled_from(["release", "bad", "brick", "rollback"]), st.sampled_from(VERSIONS)),
+        st.tuples(
+            st.sampled_from(["release", "bad", "brick", "rollback"]), st.sampled_from(VERSIONS)
+        ),
         st.tuples(st.sampled_from(["cancel", "delete"]), st.integers(0, 9)),
         st.tuples(st.sampled_from(["pause", "halt"]), st.booleans()),
         st.tuples(st.sampled_from(["retry", "join"]), st.sampled_from(RINGS)),
@@ -650,21 +695,39 @@ def check(before: State, fleet: World, *, complete: bool) -> None:
     assert set(before.refused) <= set(state.refused), "a refused digest stays refused"
     assert set(before.versions.items()) <= set(state.versions.items()), "a version keeps its digest"
     assert state.candidate is None or state.candidate.firmware.sha256 not in state.refused
-    live = {name: job for name, job in fleet.jobs.items() if job.status == "IN_PROGRESS" and name not in fleet.deleted}
-    assert all((NAMES.sequence(name) or 0) <= state.sequence for name in live), "a sequence is stored before its job is made"
-    rings = [state.candidate.rings.get(ring.name) for ring in state.candidate.manifest.rings] if state.candidate else []
+    live = {
+        name: job
+        for name, job in fleet.jobs.items()
+        if job.status == "IN_PROGRESS" and name not in fleet.deleted
+    }
+    assert all((NAMES.sequence(name) or 0) <= state.sequence for name in live), (
+        "a sequence is stored before its job is made"
+    )
+    rings = (
+        [state.candidate.rings.get(ring.name) for ring in state.candidate.manifest.rings]
+        if state.candidate
+        else []
+    )
     for earlier, later in pairwise(rings):
-        assert later is None or (earlier is not None and earlier.passed_at is not None), "no ring before the one before passed"
+        assert later is None or (earlier is not None and earlier.passed_at is not None), (
+            "no ring before the one before passed"
+        )
     if not complete:
         return
     for ring in RINGS:
         mine = [job for job in live.values() if job.create.ring == ring]
-        assert sum(job.create.proving for job in mine) <= 2, "one candidate, and one that has become the ring's own"
+        assert sum(job.create.proving for job in mine) <= 2, (
+            "one candidate, and one that has become the ring's own"
+        )
         assert len(mine) <= 2, f"at most one candidate and one last good job for {ring}"
     for job in live.values():
-        assert job.create.offer.firmware.sha256 not in state.refused, "what is refused is offered to nobody"
+        assert job.create.offer.firmware.sha256 not in state.refused, (
+            "what is refused is offered to nobody"
+        )
     again = act.actions(state, fleet.observe(), NAMES)
-    assert all(isinstance(action, act.Enroll) for action in again), f"done twice is done once, but again: {again}"
+    assert all(isinstance(action, act.Enroll) for action in again), (
+        f"done twice is done once, but again: {again}"
+    )
 
 
 @settings(max_examples=150)
@@ -702,7 +765,9 @@ def let(fleet: World, new: Manifest) -> None:
         sequence = rollback.offer.sequence if rollback else 0
         again = RetryOrder(ring="rollback", sequence=sequence, order=ORDER)
         retry = again if fleet.state.waiting.kind == "rollback-failed" else None
-        approvals = tuple(ApprovalOrder(ring=ring, sha256=new.firmware.sha256, order=ORDER) for ring in RINGS)
+        approvals = tuple(
+            ApprovalOrder(ring=ring, sha256=new.firmware.sha256, order=ORDER) for ring in RINGS
+        )
         fleet.control = Control(resume=resume, retry=retry, approvals=approvals)
         fleet.run(10)
 
@@ -719,7 +784,9 @@ def test_every_history_ends_well_once_people_let_it(history: list[tuple[str, Any
 
 @settings(max_examples=100)
 @given(steps)
-def test_after_every_history_the_last_good_release_brings_everybody_back(history: list[tuple[str, Any]]) -> None:
+def test_after_every_history_the_last_good_release_brings_everybody_back(
+    history: list[tuple[str, Any]],
+) -> None:
     fleet = lived(history)
     good = fleet.state.last_good
     assert good is not None
@@ -731,7 +798,9 @@ def test_after_every_history_the_last_good_release_brings_everybody_back(history
 
 @settings(max_examples=100)
 @given(steps)
-def test_a_release_that_stands_still_names_what_it_waits_for(history: list[tuple[str, Any]]) -> None:
+def test_a_release_that_stands_still_names_what_it_waits_for(
+    history: list[tuple[str, Any]],
+) -> None:
     fleet = lived(history)
     fleet.run(60)
     before = fleet.state

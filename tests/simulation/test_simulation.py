@@ -1,4 +1,5 @@
-"""The simulated AWS IoT Jobs: what IoT documents, what must hold for every release, and the same course as device by device."""
+"""The simulated AWS IoT Jobs: what IoT documents, what must hold for every release, and the same
+course as device by device."""
 
 from __future__ import annotations
 
@@ -17,9 +18,28 @@ from hypothesis import strategies as st
 
 import functions.controller
 from rollout import plan
-from rollout.release import Abort, AlarmGate, FailureLimit, Firmware, Gate, Manifest, Pace, RingPlan, Window
+from rollout.release import (
+    Abort,
+    AlarmGate,
+    FailureLimit,
+    Firmware,
+    Gate,
+    Manifest,
+    Pace,
+    RingPlan,
+    Window,
+)
 from rollout.rings import RESERVED
-from rollout.simulation import ENROLLED_A_RUN, Fleet, SimJob, Simulation, apportion, deal, draw, sizes
+from rollout.simulation import (
+    ENROLLED_A_RUN,
+    Fleet,
+    SimJob,
+    Simulation,
+    apportion,
+    deal,
+    draw,
+    sizes,
+)
 from tests.simulation.world import World, firmware
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +49,10 @@ OPEN = Gate(coverage_percent=100.0, failure_limit=FailureLimit(percent=10.0, min
 
 
 def manifest(*rings: tuple[str, float, Gate], **changes: Any) -> Manifest:
-    plans = tuple(RingPlan(name=name, percent=percent, gate=gate) for name, percent, gate in rings or (("all", 100.0, OPEN),))
+    plans = tuple(
+        RingPlan(name=name, percent=percent, gate=gate)
+        for name, percent, gate in rings or (("all", 100.0, OPEN),)
+    )
     return Manifest(schema=1, channel="stable", firmware=firmware("2.0.0"), rings=plans, **changes)
 
 
@@ -53,8 +76,13 @@ def test_shares_add_up_and_are_off_by_less_than_one(total: int, weights: list[fl
         assert abs(number - total * weight / (sum(weights) or 1)) < 1 or not any(weights)
 
 
-@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 500), min_size=1), st.lists(st.integers(1, 60), max_size=30))
-def test_drawing_takes_everyone_once_and_keeps_to_proportions(parts: dict[str, int], draws: list[int]) -> None:
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(1, 500), min_size=1),
+    st.lists(st.integers(1, 60), max_size=30),
+)
+def test_drawing_takes_everyone_once_and_keeps_to_proportions(
+    parts: dict[str, int], draws: list[int]
+) -> None:
     left, credit, taken = dict(parts), dict[str, float](), dict.fromkeys(parts, 0)
     whole = sum(parts.values())
     for number in draws:
@@ -80,17 +108,36 @@ def test_every_twentieth_device_fails_at_five_percent() -> None:
 
 
 def test_a_ramp_is_the_one_of_the_documentation() -> None:
-    pace = Pace(maximum_per_minute=400, base_per_minute=50, factor=2.0, increase_after=1000, increase_on="notified")
-    rates = [SimJob("all", pace=pace, notified=notified).rate() for notified in (0, 999, 1000, 2000, 3000, 4000)]
+    pace = Pace(
+        maximum_per_minute=400,
+        base_per_minute=50,
+        factor=2.0,
+        increase_after=1000,
+        increase_on="notified",
+    )
+    rates = [
+        SimJob("all", pace=pace, notified=notified).rate()
+        for notified in (0, 999, 1000, 2000, 3000, 4000)
+    ]
     assert rates == [50, 50, 100, 200, 400, 400]
 
 
 def test_a_ramp_on_successes_does_not_grow_while_all_fail() -> None:
-    ramp = Pace(maximum_per_minute=500, base_per_minute=5, factor=2.0, increase_after=10, increase_on="succeeded")
+    ramp = Pace(
+        maximum_per_minute=500,
+        base_per_minute=5,
+        factor=2.0,
+        increase_after=10,
+        increase_on="succeeded",
+    )
     fleet = Fleet(devices=5000, failing=1.0, update_minutes=(4, 4))
     bad = Simulation(manifest(pace=ramp, abort=()), fleet).run()
-    notified = Simulation(manifest(pace=replace(ramp, increase_on="notified"), abort=()), fleet).run()
-    assert bad.exposed == 5 * (4 + 2)  # until the first updates have failed, and the cancel is through
+    notified = Simulation(
+        manifest(pace=replace(ramp, increase_on="notified"), abort=()), fleet
+    ).run()
+    assert bad.exposed == 5 * (
+        4 + 2
+    )  # until the first updates have failed, and the cancel is through
     assert notified.exposed > 2 * bad.exposed
 
 
@@ -104,7 +151,10 @@ def test_the_rate_holds_and_a_joiner_is_outside_it() -> None:
 
 def test_a_cancel_takes_time_and_the_job_goes_on_until_it_is_through() -> None:
     reached = [
-        Simulation(manifest(pace=Pace(maximum_per_minute=10)), Fleet(devices=1000, failing=1.0, cancel_minutes=minutes))
+        Simulation(
+            manifest(pace=Pace(maximum_per_minute=10)),
+            Fleet(devices=1000, failing=1.0, cancel_minutes=minutes),
+        )
         .run()
         .exposed
         for minutes in (0, 1, 5)
@@ -133,16 +183,23 @@ def test_iot_aborts_by_either_reading_of_executed(executed: Any, aborted: bool) 
 
 def test_a_silent_device_times_out_and_an_update_longer_than_the_time_out_does_too() -> None:
     slow = Fleet(devices=10, update_minutes=(9, 9))
-    sim = Simulation(manifest(in_progress_timeout_minutes=5, abort=()), slow, controller=False).run()
+    sim = Simulation(
+        manifest(in_progress_timeout_minutes=5, abort=()), slow, controller=False
+    ).run()
     assert job_of(sim, "all").counts().timed_out == 10
     assert sim.updated == 10  # they did install it
-    silent = Simulation(manifest(in_progress_timeout_minutes=5, abort=()), Fleet(devices=10, silent=1.0), controller=False).run()
+    silent = Simulation(
+        manifest(in_progress_timeout_minutes=5, abort=()),
+        Fleet(devices=10, silent=1.0),
+        controller=False,
+    ).run()
     assert job_of(silent, "all").counts().timed_out == 10
     assert (silent.updated, silent.minute) == (0, 5)
 
 
 def test_devices_that_come_back_begin_at_once_whatever_the_rate() -> None:
-    """The rate limits who is told; what is queued for devices that were offline begins when they return."""
+    """The rate limits who is told; what is queued for devices that were offline begins when they
+    return."""
     weekend = Fleet(devices=1000, offline=1.0, back_from=1500, back_until=1500)
     sim = Simulation(manifest(pace=Pace(maximum_per_minute=1)), weekend).run(1600)
     assert sim.most_begun > 900
@@ -154,8 +211,12 @@ def test_devices_that_come_back_begin_at_once_whatever_the_rate() -> None:
 def test_a_good_release_passes_ring_by_ring() -> None:
     sim = Simulation(two_rings(), Fleet(devices=1000)).run()
     assert [(event.what, event.ring) for event in sim.events] == [
-        ("started", "canary"), ("passed", "canary"), ("started", "broad"), ("passed", "broad"), ("last-good", None),
-    ]  # fmt: skip
+        ("started", "canary"),
+        ("passed", "canary"),
+        ("started", "broad"),
+        ("passed", "broad"),
+        ("last-good", None),
+    ]
     assert sim.updated == sim.exposed == 1000
     assert sim.state.waiting.kind == "nothing"
 
@@ -172,14 +233,19 @@ def test_exposed_devices_and_no_others_go_back() -> None:
 def test_a_ring_that_had_passed_goes_back_whole() -> None:
     sim = Simulation(two_rings(), Fleet(devices=1000, failing=1.0, spared=("canary",))).run()
     whole = [job for job in sim.jobs.values() if job.ring == "canary" and not job.new]
-    assert [job.executions for job in whole] == [0, 100]  # the one from before, and the one of the rollback
+    assert [job.executions for job in whole] == [
+        0,
+        100,
+    ]  # the one from before, and the one of the rollback
     assert sim.updated == 0
     assert sim.exposed > 100
 
 
 def test_a_rollback_enrolls_no_faster_than_the_controller() -> None:
     gate = replace(OPEN, failure_limit=FailureLimit(percent=10.0, minimum=12_000))
-    sim = Simulation(manifest(("all", 100.0, gate), abort=()), Fleet(devices=20_000, failing=1.0)).run()
+    sim = Simulation(
+        manifest(("all", 100.0, gate), abort=()), Fleet(devices=20_000, failing=1.0)
+    ).run()
     failed = next(event.at for event in sim.events if event.what == "failed")
     back = next(event.at for event in sim.events if event.what == "rolled-back")
     assert sim.exposed > 2 * ENROLLED_A_RUN
@@ -223,7 +289,10 @@ def test_a_person_who_takes_a_release_back_brings_the_whole_fleet_back() -> None
 
 def test_an_approval_takes_the_time_of_a_person() -> None:
     gated = manifest(("canary", 10.0, replace(OPEN, approval=True)), ("broad", 90.0, OPEN))
-    at_once, later = (Simulation(gated, Fleet(devices=1000, approval_minutes=minutes)).run() for minutes in (0, 90))
+    at_once, later = (
+        Simulation(gated, Fleet(devices=1000, approval_minutes=minutes)).run()
+        for minutes in (0, 90)
+    )
     nobody = Simulation(gated, Fleet(devices=1000, approval_minutes=None)).run()
     assert at_once.released is not None
     assert later.released is not None
@@ -232,10 +301,15 @@ def test_an_approval_takes_the_time_of_a_person() -> None:
 
 
 def test_a_window_and_a_start_time_are_kept() -> None:
-    nightly = two_rings(start_at="2026-01-06T00:00:00Z", window=Window(cron="0 2 * * *", minutes=60))
+    nightly = two_rings(
+        start_at="2026-01-06T00:00:00Z", window=Window(cron="0 2 * * *", minutes=60)
+    )
     sim = Simulation(nightly, Fleet(devices=1000)).run()
     started = [ring.started for ring in sim.rings.values()]
-    assert started == [18 * 60, 18 * 60 + 6]  # 02:00 on Tuesday, and when canary's updates were done
+    assert started == [
+        18 * 60,
+        18 * 60 + 6,
+    ]  # 02:00 on Tuesday, and when canary's updates were done
 
 
 # Device by device
@@ -244,32 +318,51 @@ def test_a_window_and_a_start_time_are_kept() -> None:
 @pytest.mark.parametrize("bad", ["", "fails", "silent"])
 @pytest.mark.parametrize("devices", [40, 160])
 def test_the_course_is_that_of_single_devices(bad: str, devices: int) -> None:
-    """The same release on `World`, which keeps every device by itself and has neither rate nor lag."""
+    """The same release on `World`, which keeps every device by itself and has neither rate nor
+    lag."""
     release = two_rings(in_progress_timeout_minutes=30, abort=())
     world = World(release, devices)
     world.manifest = replace(release, firmware=firmware("1.0.0"))
     world.run(20)
     assert world.state.last_good is not None
     world.manifest = release
-    world.bad, world.bricks = ({"2.0.0"} if bad == "fails" else set()), ({"2.0.0"} if bad == "silent" else set())
+    world.bad, world.bricks = (
+        ({"2.0.0"} if bad == "fails" else set()),
+        ({"2.0.0"} if bad == "silent" else set()),
+    )
     world.run(60)
     rings = {ring.name: len(world.in_ring(ring.name)) for ring in release.rings}
     fleet = Fleet(
-        sizes=rings, failing=float(bad == "fails"), silent=float(bad == "silent"), update_minutes=(1, 1), cancel_minutes=0
-    )  # fmt: skip
+        sizes=rings,
+        failing=float(bad == "fails"),
+        silent=float(bad == "silent"),
+        update_minutes=(1, 1),
+        cancel_minutes=0,
+    )
     sim = Simulation(release, fleet).run()
-    exposing = (*world.state.exposing, *(world.state.rollback.exposing if world.state.rollback else ()))
+    exposing = (
+        *world.state.exposing,
+        *(world.state.rollback.exposing if world.state.rollback else ()),
+    )
     exposed = len(world.exposed(exposing)) if bad else devices
     assert sim.exposed == exposed
     assert sim.updated == sum(device.runs.version == "2.0.0" for device in world.devices.values())
     whats = {"started", "passed", "failed", "rollback", "rolled-back", "last-good"}
-    theirs = [e for e in world.state.decisions if e.version == "2.0.0" or e.what in ("failed", "rollback", "rolled-back")]
+    theirs = [
+        e
+        for e in world.state.decisions
+        if e.version == "2.0.0" or e.what in ("failed", "rollback", "rolled-back")
+    ]
     ours, theirs = sim.events, [event for event in theirs if event.what in whats]
-    if bad == "silent":  # there, a silent device comes to itself after its time-out; here, none ever does
+    if (
+        bad == "silent"
+    ):  # there, a silent device comes to itself after its time-out; here, none ever does
         theirs = [event for event in theirs if event.what != "rolled-back"]
     else:
         assert sim.state.waiting.kind == world.state.waiting.kind
-    assert [(event.what, event.ring) for event in ours] == [(event.what, event.ring) for event in theirs]
+    assert [(event.what, event.ring) for event in ours] == [
+        (event.what, event.ring) for event in theirs
+    ]
 
 
 # Every release
@@ -281,9 +374,15 @@ def gates() -> st.SearchStrategy[Gate]:
         coverage_percent=st.sampled_from([0.0, 50.0, 90.0, 100.0]),
         success_percent=st.sampled_from([0.0, 80.0, 95.0, 100.0]),
         minimum_succeeded=st.sampled_from([1, 5, 50]),
-        failure_limit=st.builds(FailureLimit, percent=st.sampled_from([1.0, 10.0, 50.0]), minimum=st.sampled_from([1, 3, 20])),
+        failure_limit=st.builds(
+            FailureLimit,
+            percent=st.sampled_from([1.0, 10.0, 50.0]),
+            minimum=st.sampled_from([1, 3, 20]),
+        ),
         soak_minutes=st.sampled_from([0.0, 0.05, 7.0, 61.5]),
-        alarms=st.sampled_from([(), (AlarmGate(name="health"),), (AlarmGate(name="health", action="rollback"),)]),
+        alarms=st.sampled_from(
+            [(), (AlarmGate(name="health"),), (AlarmGate(name="health", action="rollback"),)]
+        ),
         approval=st.sampled_from([False, False, True]),
         deadline_minutes=st.sampled_from([None, 30.0, 500.5]),
         on_deadline=st.sampled_from(["hold", "advance"]),
@@ -296,13 +395,19 @@ def manifests(draw_from: st.DrawFn) -> Manifest:
     shares = [float(end - start) for start, end in zip([0, *cuts], [*cuts, 100], strict=True)]
     constant = st.builds(Pace, maximum_per_minute=st.sampled_from([3, 20, 1000]))
     ramp = st.builds(
-        Pace, maximum_per_minute=st.just(300), base_per_minute=st.sampled_from([2, 10]), factor=st.sampled_from([1.1, 3.0]),
-        increase_after=st.sampled_from([5, 50]), increase_on=st.sampled_from(["notified", "succeeded"]),
-    )  # fmt: skip
+        Pace,
+        maximum_per_minute=st.just(300),
+        base_per_minute=st.sampled_from([2, 10]),
+        factor=st.sampled_from([1.1, 3.0]),
+        increase_after=st.sampled_from([5, 50]),
+        increase_on=st.sampled_from(["notified", "succeeded"]),
+    )
     return manifest(
         *((f"r{index}", share, draw_from(gates())) for index, share in enumerate(shares)),
         pace=draw_from(constant | ramp),
-        abort=draw_from(st.sampled_from([Manifest.abort, (Abort(on="FAILED", percent=25.0, minimum=3),)])),
+        abort=draw_from(
+            st.sampled_from([Manifest.abort, (Abort(on="FAILED", percent=25.0, minimum=3),)])
+        ),
         in_progress_timeout_minutes=draw_from(st.sampled_from([5, 30])),
         rollback=draw_from(st.sampled_from(["automatic", "forbidden"])),
         start_at=draw_from(st.sampled_from([None, "2026-01-05T10:30:30Z"])),
@@ -313,11 +418,24 @@ def manifests(draw_from: st.DrawFn) -> Manifest:
 @st.composite
 def fleets(draw_from: st.DrawFn) -> Fleet:
     pick = draw_from(
-        st.sampled_from([(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0.5, 0.5, 0), (0.6, 0, 0.4), (0.05, 0, 0), (0.2, 0.1, 0.1)])
+        st.sampled_from(
+            [
+                (0, 0, 0),
+                (0, 0, 0),
+                (1, 0, 0),
+                (0, 1, 0),
+                (0.5, 0.5, 0),
+                (0.6, 0, 0.4),
+                (0.05, 0, 0),
+                (0.2, 0.1, 0.1),
+            ]
+        )
     )
     return Fleet(
         devices=draw_from(st.sampled_from([0, 1, 7, 60, 400])),
-        failing=pick[0], silent=pick[1], rejecting=pick[2],
+        failing=pick[0],
+        silent=pick[1],
+        rejecting=pick[2],
         spared=draw_from(st.sampled_from([(), (), ("r0",)])),
         offline=draw_from(st.sampled_from([0.0, 0.0, 0.3, 1.0])),
         back_from=draw_from(st.sampled_from([0, 100])),
@@ -330,13 +448,16 @@ def fleets(draw_from: st.DrawFn) -> Fleet:
         alarm="health",
         alarm_after=draw_from(st.sampled_from([None, None, 0, 45])),
         taken_back_after=draw_from(st.sampled_from([None, None, 10])),
-    )  # fmt: skip
+    )
 
 
 @given(manifests(), fleets(), st.booleans())
 @settings(max_examples=30)
 def test_skipping_minutes_changes_nothing(release: Manifest, fleet: Fleet, last_good: bool) -> None:
-    fast, slow = (Simulation(release, fleet, last_good=last_good, skip=skip).run(LONG) for skip in (True, False))
+    fast, slow = (
+        Simulation(release, fleet, last_good=last_good, skip=skip).run(LONG)
+        for skip in (True, False)
+    )
     assert fast.state == slow.state
     assert (fast.events, fast.waits, fast.points) == (slow.events, slow.waits, slow.points)
     assert (fast.downloads, fast.enrolled, fast.writes, fast.most_begun) == (
@@ -371,7 +492,9 @@ def test_every_release_ends_good_refused_or_waiting_for_something_it_names(
     good = sim.state.last_good == release.firmware
     refused = release.firmware.sha256 in sim.state.refused
     assert good or refused or (waiting.kind not in ("nothing", "settling") and waiting.text)
-    if refused and not (sim.state.halt or fleet.silent or sim.state.waiting.kind == "rollback-failed"):
+    if refused and not (
+        sim.state.halt or fleet.silent or sim.state.waiting.kind == "rollback-failed"
+    ):
         assert sim.updated == 0 or sim.minute == 3 * LONG, "whoever answers is back"
 
 
@@ -384,7 +507,17 @@ def test_counts_always_add_up_to_the_fleet(release: Manifest, fleet: Fleet, minu
     for job in sim.jobs.values():
         counts = job.counts()
         told = counts.size + counts.rejected + counts.canceled
-        assert min(job.queued, job.running, *job.ahead.values(), *job.waiting.values(), *job.ended.values(), 0) == 0
+        assert (
+            min(
+                job.queued,
+                job.running,
+                *job.ahead.values(),
+                *job.waiting.values(),
+                *job.ended.values(),
+                0,
+            )
+            == 0
+        )
         if job.new:
             assert told == job.executions
             assert job.exposed == sum(cohort.devices for cohort in job.cohorts) <= job.executions
@@ -410,19 +543,32 @@ import re, sys, time
 from pathlib import Path
 from ops.__main__ import main
 code = main(sys.argv[1:])
-status = Path("/proc/self/status")  # the peak of this process alone: getrusage begins with the parent's
+# the peak of this process alone: getrusage begins with the parent's
+status = Path("/proc/self/status")
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text()).group(1)) if status.exists() else 0
 print(code, time.process_time(), peak / 1024, file=sys.stderr)
 """
 
 
 def test_a_million_devices_take_ten_seconds_and_500_megabytes_at_most() -> None:
-    """The whole command, in a process of its own: the prod stack, its good course and its bad ones."""
+    """The whole command, in a process of its own: the prod stack, its good course and its bad
+    ones."""
     command = ["plan", "--stack", "prod", "--devices", "1000000", "--json"]
-    ran = subprocess.run([sys.executable, "-c", MEASURED, *command], cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     code, seconds, megabytes = map(float, ran.stderr.split())
     course = json.loads(ran.stdout)["plan"]["good"]
-    assert (code, course["end"], course["devices"], course["exposed"]) == (0, "good", 1_000_000, 1_000_000)
+    assert (code, course["end"], course["devices"], course["exposed"]) == (
+        0,
+        "good",
+        1_000_000,
+        1_000_000,
+    )
     assert seconds < 10
     assert megabytes < 500
 
@@ -442,4 +588,9 @@ def test_it_knows_the_controllers_own_number() -> None:
 def test_firmware_before_is_below_any_other() -> None:
     sim = Simulation(manifest(), Fleet(devices=1))
     assert isinstance(sim.state.last_good, Firmware)
-    assert Simulation(replace(manifest(), firmware=firmware("0.0.0")), Fleet(devices=10)).run().released is not None
+    assert (
+        Simulation(replace(manifest(), firmware=firmware("0.0.0")), Fleet(devices=10))
+        .run()
+        .released
+        is not None
+    )

@@ -1,7 +1,9 @@
-"""A small fleet and an AWS IoT Jobs of our own, driven by the real `decide` and `actions`; one device at a time, exact.
+"""A small fleet and an AWS IoT Jobs of our own, driven by the real `decide` and `actions`; one
+device at a time, exact.
 
-It keeps IoT's rules that matter to the controller: CONTINUOUS jobs, executions by device, cancel of what is queued only,
-abort criteria, time-outs, several jobs on a device in no promised order, sequence rules on the device.
+It keeps IoT's rules that matter to the controller: CONTINUOUS jobs, executions by device, cancel of
+what is queued only, abort criteria, time-outs, several jobs on a device in no promised order,
+sequence rules on the device.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ TERMINAL = {"SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED", "REMOVED
 
 def firmware(version: str, **changes: object) -> Firmware:
     """A firmware whose digest follows from its version."""
-    return replace(Firmware(version=version, sha256=sha256(version), size=1000, hardware="gateway-a1"), **changes)  # type: ignore[arg-type]
+    made = Firmware(version=version, sha256=sha256(version), size=1000, hardware="gateway-a1")
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -49,21 +52,32 @@ class SimJob:
     def counts(self) -> Counts:
         found = list(self.executions.values())
         return Counts(
-            queued=found.count("QUEUED"), in_progress=found.count("IN_PROGRESS"), succeeded=found.count("SUCCEEDED"),
-            failed=found.count("FAILED"), timed_out=found.count("TIMED_OUT"), rejected=found.count("REJECTED"),
-            canceled=found.count("CANCELED"), removed=found.count("REMOVED"),
-        )  # fmt: skip
+            queued=found.count("QUEUED"),
+            in_progress=found.count("IN_PROGRESS"),
+            succeeded=found.count("SUCCEEDED"),
+            failed=found.count("FAILED"),
+            timed_out=found.count("TIMED_OUT"),
+            rejected=found.count("REJECTED"),
+            canceled=found.count("CANCELED"),
+            removed=found.count("REMOVED"),
+        )
 
 
 class World:
-    """`bad` are versions whose self-test fails everywhere, `bricks` those that never answer once begun."""
+    """`bad` are versions whose self-test fails everywhere, `bricks` those that never answer once
+    begun."""
 
-    def __init__(self, manifest: Manifest, devices: int, *, start: str = "1.0.0", seed: int = 1) -> None:
+    def __init__(
+        self, manifest: Manifest, devices: int, *, start: str = "1.0.0", seed: int = 1
+    ) -> None:
         self.manifest: Manifest | None = manifest
         self.random = random.Random(seed)
         self.now = 1_790_000_000.0
         runs = firmware(start)
-        self.devices = {f"d{n:04}": Device(f"d{n:04}", ring_of(f"d{n:04}", manifest.rings), runs) for n in range(devices)}
+        self.devices = {
+            f"d{n:04}": Device(f"d{n:04}", ring_of(f"d{n:04}", manifest.rings), runs)
+            for n in range(devices)
+        }
         self.state = State()
         self.jobs: dict[str, SimJob] = {}
         self.groups: dict[int, set[str]] = {}
@@ -85,23 +99,37 @@ class World:
         exposed = self.exposed(rolling.exposing) if rolling else set()
         jobs = {
             name: Job(
-                status=job.status, counts=job.counts(), reason=job.reason, armed=job.manifest is not None,  # type: ignore[arg-type]
+                status=job.status,  # type: ignore[arg-type]
+                counts=job.counts(),
+                reason=job.reason,
+                armed=job.manifest is not None,
             )
-            for name, job in self.jobs.items() if name not in self.deleted
-        }  # fmt: skip
+            for name, job in self.jobs.items()
+            if name not in self.deleted
+        }
         return Observed(
-            jobs=jobs, control=self.control, alarms=self.alarms, groups=frozenset(self.groups), enrolled=len(members),
-            unenrolled=len(exposed - members), manifest_problem=None if self.manifest else "refused by the test",
-        )  # fmt: skip
+            jobs=jobs,
+            control=self.control,
+            alarms=self.alarms,
+            groups=frozenset(self.groups),
+            enrolled=len(members),
+            unenrolled=len(exposed - members),
+            manifest_problem=None if self.manifest else "refused by the test",
+        )
 
     def exposed(self, jobs: tuple[str, ...]) -> set[str]:
         begun = {"IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT"}
         return {
-            thing for name in jobs if name in self.jobs for thing, status in self.jobs[name].executions.items() if status in begun
+            thing
+            for name in jobs
+            if name in self.jobs
+            for thing, status in self.jobs[name].executions.items()
+            if status in begun
         }
 
     def control_run(self, *, acts: int | None = None) -> None:
-        """One run of the controller; `acts` kills it after that many calls, 0 right after the state was written."""
+        """One run of the controller; `acts` kills it after that many calls, 0 right after the state
+        was written."""
         observed = self.observe()
         self.state = decide(self.manifest, self.state, observed, self.now, NAMES)
         for action in act.actions(self.state, observed, NAMES)[:acts]:
@@ -111,7 +139,11 @@ class World:
         match action:
             case act.Create():
                 name = NAMES.job(action.ring, action.offer.sequence)
-                armed = self.state.candidate.manifest if action.proving and self.state.candidate else None
+                armed = (
+                    self.state.candidate.manifest
+                    if action.proving and self.state.candidate
+                    else None
+                )
                 if name in self.deleted:  # its id is free again
                     self.deleted.discard(name)
                     del self.jobs[name]
@@ -138,7 +170,8 @@ class World:
     # IoT Jobs and the devices
 
     def tick(self, seconds: float = 60.0) -> None:
-        """Time passes: executions are queued for every member, devices work, executions time out, jobs abort."""
+        """Time passes: executions are queued for every member, devices work, executions time out,
+        jobs abort."""
         self.now += seconds
         for job in self.jobs.values():
             if job.status == "IN_PROGRESS":
@@ -151,7 +184,11 @@ class World:
             for thing, status in job.executions.items():
                 if status == "IN_PROGRESS" and self.now - job.began[thing] > self.timeout:
                     job.executions[thing] = "TIMED_OUT"
-            if job.manifest and job.status == "IN_PROGRESS" and any(met(job.counts(), c) for c in job.manifest.abort):
+            if (
+                job.manifest
+                and job.status == "IN_PROGRESS"
+                and any(met(job.counts(), c) for c in job.manifest.abort)
+            ):
                 self.cancel(name, ABORTED)
 
     def targets(self, job: SimJob) -> set[str]:
@@ -160,13 +197,18 @@ class World:
         return {device.name for device in self.devices.values() if device.ring == job.create.ring}
 
     def work(self, device: Device) -> None:
-        """The device ends what it began before, else takes one of its jobs, in no promised order."""
+        """The device ends what it began before, else takes one of its jobs, in no promised
+        order."""
         mine = [job for job in self.jobs.values() if device.name in job.executions]
         begun = [job for job in mine if job.executions[device.name] == "IN_PROGRESS"]
         if begun:
             self.finish(device, begun[0])
             return
-        queued = [job for job in mine if job.executions[device.name] == "QUEUED" and job.status == "IN_PROGRESS"]
+        queued = [
+            job
+            for job in mine
+            if job.executions[device.name] == "QUEUED" and job.status == "IN_PROGRESS"
+        ]
         if queued:
             job = self.random.choice(queued)
             verdict = self.verdict(device, job.create.offer)
@@ -210,7 +252,9 @@ class World:
     def live(self, ring: str, version: str) -> bool:
         """Whether a job offers this version to the ring now."""
         offers = [job.create for job in self.jobs.values() if job.status == "IN_PROGRESS"]
-        return any(create.ring == ring and create.offer.firmware.version == version for create in offers)
+        return any(
+            create.ring == ring and create.offer.firmware.version == version for create in offers
+        )
 
     def in_ring(self, ring: str) -> list[Device]:
         return [d for d in self.devices.values() if d.ring == ring]

@@ -1,7 +1,8 @@
 """Builds components, or the whole program, under Pulumi's mocks and keeps every registration.
 
-Update mode answers as AWS does: every output is filled, and a type that is not listed here is refused. Preview mode knows
-the inputs and nothing else. Private names of the SDK are used in this file only.
+Update mode answers as AWS does: every output is filled, and a type that is not listed here is
+refused. Preview mode knows the inputs and nothing else. Private names of the SDK are used in this
+file only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ STACKS = ("local", "dev", "staging", "prod")
 PROJECT = "iot-ota"
 
 with warnings.catch_warnings():
-    # loaded when first used, these modules warn of each of their old classes, which nobody here uses
+    # loaded when first used, these modules warn of each of their old classes, which nobody here
+    # uses
     warnings.simplefilter("ignore", DeprecationWarning)
     LOADED = (aws.lambda_.Function, aws.s3.Bucket)
 
@@ -112,11 +114,14 @@ class Graph:
     def __getitem__(self, name: str) -> Resource:
         """The resource of this name, whatever its type."""
         found = [resource for resource in self if resource.name == name]
-        assert len(found) == 1, f"{len(found)} resources are named {name}; there are {sorted(r.name for r in self)}"
+        assert len(found) == 1, (
+            f"{len(found)} resources are named {name}; there are {sorted(r.name for r in self)}"
+        )
         return found[0]
 
     def of(self, type_: str) -> list[Resource]:
-        """The resources whose type ends so, such as `s3/bucket:Bucket`, in the order of their names."""
+        """The resources whose type ends so, such as `s3/bucket:Bucket`, in the order of their
+        names."""
         return sorted((r for r in self if r.type.endswith(f":{type_}")), key=lambda r: r.name)
 
     def children(self, parent: str) -> list[str]:
@@ -140,8 +145,15 @@ class Graph:
         return {by_urn[urn].name for urn in found}
 
 
-def build(program: Callable[[], object], *, preview: bool = False, account: Account | None = None, stack: str = "unit") -> Graph:
-    """Runs `program`, which makes resources and may return outputs, named, to be kept as exports."""
+def build(
+    program: Callable[[], object],
+    *,
+    preview: bool = False,
+    account: Account | None = None,
+    stack: str = "unit",
+) -> Graph:
+    """Runs `program`, which makes resources and may return outputs, named, to be kept as
+    exports."""
     graph = Graph(preview)
     fake = _Aws(graph, account or Account())
     # what the run before left: its root, its configuration and its options
@@ -169,10 +181,16 @@ def build(program: Callable[[], object], *, preview: bool = False, account: Acco
 
 
 def program(
-    stack: str, *, preview: bool = False, account: Account | None = None, overrides: Mapping[str, Any] | None = None
+    stack: str,
+    *,
+    preview: bool = False,
+    account: Account | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Graph:
     """Runs the whole program under a real stack file."""
-    config = stack_config(stack) | {f"{PROJECT}:{key}": _text(value) for key, value in (overrides or {}).items()}
+    config = stack_config(stack) | {
+        f"{PROJECT}:{key}": _text(value) for key, value in (overrides or {}).items()
+    }
     own = account or Account(region=config["aws:region"])
 
     def main() -> None:
@@ -189,9 +207,12 @@ def whole(stack: str, preview: bool = False) -> Graph:
 
 
 def stack_config(stack: str) -> dict[str, str]:
-    """The configuration of a stack as Pulumi hands it to the program: the project's defaults, then the stack's file."""
+    """The configuration of a stack as Pulumi hands it to the program: the project's defaults, then
+    the stack's file."""
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    defaults = {f"{PROJECT}:{key}": about["default"] for key, about in project.items() if "default" in about}
+    defaults = {
+        f"{PROJECT}:{key}": about["default"] for key, about in project.items() if "default" in about
+    }
     chosen = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     return {key: _text(value) for key, value in (defaults | chosen).items()}
 
@@ -215,10 +236,15 @@ def _plain(value: Any) -> Any:
 
 
 def _shape(value: Any) -> Any:
-    """Assets as what can be compared: a file's path below the repository, an archive's files by name."""
+    """Assets as what can be compared: a file's path below the repository, an archive's files by
+    name."""
     if isinstance(value, pulumi.FileAsset):
         return Path(value.path).relative_to(ROOT).as_posix()
-    return {name: _shape(asset) for name, asset in value.assets.items()} if isinstance(value, pulumi.AssetArchive) else value
+    return (
+        {name: _shape(asset) for name, asset in value.assets.items()}
+        if isinstance(value, pulumi.AssetArchive)
+        else value
+    )
 
 
 class _Monitor(mocks.MockMonitor):
@@ -260,7 +286,10 @@ class _Aws(mocks.Mocks):
 
     def keep(self, request: Any, urn: str) -> None:
         asked = rpc.deserialize_properties(request.object, keep_unknowns=True)
-        needs = {*request.dependencies, *(urn for by in request.propertyDependencies.values() for urn in by.urns)}
+        needs = {
+            *request.dependencies,
+            *(urn for by in request.propertyDependencies.values() for urn in by.urns),
+        }
         kept = Resource(
             urn=urn,
             type=request.type,
@@ -268,7 +297,9 @@ class _Aws(mocks.Mocks):
             parent=request.parent,
             custom=request.custom,
             inputs={key: _shape(value) for key, value in _plain(asked).items()},
-            secret_inputs=frozenset(key for key, value in asked.items() if rpc.is_rpc_secret(value)),
+            secret_inputs=frozenset(
+                key for key, value in asked.items() if rpc.is_rpc_secret(value)
+            ),
             protect=request.protect if request.HasField("protect") else None,
             delete_before_replace=request.deleteBeforeReplace,
             retain_on_delete=request.retainOnDelete if request.HasField("retainOnDelete") else None,
@@ -280,9 +311,13 @@ class _Aws(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if not args.custom:
-            assert args.typ.startswith("iotota:index:"), f"{args.typ} is not a component of this project"
+            assert args.typ.startswith("iotota:index:"), (
+                f"{args.typ} is not a component of this project"
+            )
             return "", args.inputs
-        assert args.typ in ANSWERS, f"{args.typ} has no answer in the harness: add what AWS returns for it"
+        assert args.typ in ANSWERS, (
+            f"{args.typ} has no answer in the harness: add what AWS returns for it"
+        )
         if self._graph.preview:
             return "", args.inputs
         outputs = ANSWERS[args.typ](self._account, _plain(args.inputs), args.name)
@@ -293,9 +328,14 @@ class _Aws(mocks.Mocks):
         account = self._account
         answers = {
             "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": account.number},
-            "aws:index/getPartition:getPartition": {"partition": account.partition, "dnsSuffix": account.dns_suffix},
+            "aws:index/getPartition:getPartition": {
+                "partition": account.partition,
+                "dnsSuffix": account.dns_suffix,
+            },
             "aws:index/getRegion:getRegion": {"region": account.region},
-            "aws:iot/getEndpoint:getEndpoint": {"endpointAddress": f"a1-ats.iot.{account.region}.{account.dns_suffix}"},
+            "aws:iot/getEndpoint:getEndpoint": {
+                "endpointAddress": f"a1-ats.iot.{account.region}.{account.dns_suffix}"
+            },
             "aws:kms/getPublicKey:getPublicKey": {"publicKeyPem": PUBLIC_KEY},
         }
         assert args.token in answers, f"{args.token} has no answer in the harness"
@@ -385,10 +425,14 @@ ANSWERS: Mapping[str, Answer] = {
     "aws:cloudwatch/eventTarget:EventTarget": _same,
     "aws:cloudwatch/metricAlarm:MetricAlarm": _arn("cloudwatch", "alarm:{name}"),
     "aws:cloudwatch/dashboard:Dashboard": lambda account, inputs, _: {
-        "dashboardArn": f"arn:{account.partition}:cloudwatch::{account.number}:dashboard/{inputs['dashboardName']}"
+        "dashboardArn": (
+            f"arn:{account.partition}:cloudwatch::{account.number}:dashboard/{inputs['dashboardName']}"
+        )
     },
     "aws:sns/topic:Topic": _arn("sns", "{name}"),
     "aws:sns/topicPolicy:TopicPolicy": _same,
-    "aws:sns/topicSubscription:TopicSubscription": lambda account, inputs, _: {"arn": f"{inputs['topic']}:subscription"},
+    "aws:sns/topicSubscription:TopicSubscription": lambda account, inputs, _: {
+        "arn": f"{inputs['topic']}:subscription"
+    },
 }
 """What AWS returns beyond the inputs, by type."""

@@ -1,4 +1,5 @@
-"""The reference device without a network: its rules, its download, its flash, and what it tells an IoT that misbehaves."""
+"""The reference device without a network: its rules, its download, its flash, and what it tells an
+IoT that misbehaves."""
 
 from __future__ import annotations
 
@@ -28,7 +29,15 @@ from sandbox import device as device_module
 from sandbox.device import Device, DeviceConfig, Faults
 from sandbox.download import Download, DownloadError
 from sandbox.judge import Accept, AlreadyThere, Fail, Reject, judge, load_keys
-from sandbox.link import Endpoint, Execution, JobEnded, Refused, Stopped, Unreachable, VersionMismatch
+from sandbox.link import (
+    Endpoint,
+    Execution,
+    JobEnded,
+    Refused,
+    Stopped,
+    Unreachable,
+    VersionMismatch,
+)
 from sandbox.slots import MAX_TRIAL_BOOTS, JobKey, Memory, Slots
 
 KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -40,7 +49,9 @@ def pem(key: ec.EllipticCurvePrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def signed(payload: object, key: ec.EllipticCurvePrivateKey = KEY, kind: Any = "iotota-release+jws") -> str:
+def signed(
+    payload: object, key: ec.EllipticCurvePrivateKey = KEY, kind: Any = "iotota-release+jws"
+) -> str:
     text = signing_input(kind, "key", payload)
     return jws(text, key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
 
@@ -49,7 +60,9 @@ def document(payload: object, **changes: Any) -> dict[str, Any]:
     return {"operation": OPERATION, "release": signed(payload), "url": URL} | changes
 
 
-STATEMENT = Statement(channel="stable", hardware="gateway-a1", version="2.1.0", sha256="a" * 64, size=10, sequence=100)
+STATEMENT = Statement(
+    channel="stable", hardware="gateway-a1", version="2.1.0", sha256="a" * 64, size=10, sequence=100
+)
 MEMORY = Memory(version="2.0.0", sha256="0" * 64, sequence=50)
 KEYS = load_keys(pem(KEY))
 
@@ -87,10 +100,16 @@ def test_a_genuine_newer_release_is_accepted() -> None:
         (replace(STATEMENT, minimum_version="two"), MEMORY, (Fail, "bad statement")),
         # what several rules refuse, the first one names
         (replace(STATEMENT, hardware="gateway-b2", sequence=1), MEMORY, (Reject, "other hardware")),
-        (replace(STATEMENT, sequence=1, minimum_version="9.0.0"), MEMORY, (Reject, "stale sequence")),
+        (
+            replace(STATEMENT, sequence=1, minimum_version="9.0.0"),
+            MEMORY,
+            (Reject, "stale sequence"),
+        ),
     ],
 )
-def test_what_is_refused_and_why(statement: Statement, memory: Memory, expected: tuple[type, str]) -> None:
+def test_what_is_refused_and_why(
+    statement: Statement, memory: Memory, expected: tuple[type, str]
+) -> None:
     got = verdict(statement, memory)
     assert (type(got), got.reason) == expected
 
@@ -116,10 +135,16 @@ def test_a_rollback_installs_an_older_version() -> None:
 VERSIONS = st.sampled_from(["1.0.0", "2.0.0", "2.1.0-rc.1", "2.1.0", "2.1.0+build", "3.0.0"])
 DIGESTS = st.sampled_from(["0" * 64, "a" * 64, "b" * 64])
 STATEMENTS = st.builds(
-    Statement, channel=st.sampled_from(["stable", "beta"]), hardware=st.sampled_from(["gateway-a1", "gateway-b2"]),
-    version=VERSIONS, sha256=DIGESTS, size=st.integers(1, 100), sequence=st.integers(1, 10),
-    minimum_version=st.none() | VERSIONS, downgrade=st.booleans(),
-)  # fmt: skip
+    Statement,
+    channel=st.sampled_from(["stable", "beta"]),
+    hardware=st.sampled_from(["gateway-a1", "gateway-b2"]),
+    version=VERSIONS,
+    sha256=DIGESTS,
+    size=st.integers(1, 100),
+    sequence=st.integers(1, 10),
+    minimum_version=st.none() | VERSIONS,
+    downgrade=st.booleans(),
+)
 MEMORIES = st.builds(Memory, version=VERSIONS, sha256=DIGESTS, sequence=st.integers(0, 10))
 
 
@@ -140,10 +165,17 @@ def test_nothing_is_accepted_that_breaks_a_rule(statement: Statement, memory: Me
 
 
 @given(st.lists(STATEMENTS, min_size=2, max_size=6), MEMORIES)
-def test_a_replayed_document_never_installs_again_after_a_higher_sequence(offers: list[Statement], memory: Memory) -> None:
+def test_a_replayed_document_never_installs_again_after_a_higher_sequence(
+    offers: list[Statement], memory: Memory
+) -> None:
     for offer in offers:
         if isinstance(verdict(offer, memory), Accept):
-            memory = replace(memory, version=offer.version, sha256=offer.sha256, sequence=max(memory.sequence, offer.sequence))
+            memory = replace(
+                memory,
+                version=offer.version,
+                sha256=offer.sha256,
+                sequence=max(memory.sequence, offer.sequence),
+            )
     for offer in offers:
         if offer.sequence < memory.sequence:
             assert not isinstance(verdict(offer, memory), Accept)
@@ -152,7 +184,10 @@ def test_a_replayed_document_never_installs_again_after_a_higher_sequence(offers
 # The signature
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+)
 
 
 @given(JSON)
@@ -160,7 +195,11 @@ def test_any_document_of_others_fails_and_breaks_nothing(anything: object) -> No
     assert isinstance(judge(anything, MEMORY, KEYS, Build()), Fail)
 
 
-@given(st.fixed_dictionaries({"operation": st.just(OPERATION), "release": st.text(), "url": st.just(URL)}))
+@given(
+    st.fixed_dictionaries(
+        {"operation": st.just(OPERATION), "release": st.text(), "url": st.just(URL)}
+    )
+)
 def test_any_token_of_others_fails(anything: object) -> None:
     assert isinstance(judge(anything, MEMORY, KEYS, Build()), Fail)
 
@@ -174,7 +213,9 @@ def test_a_signed_payload_that_is_no_statement_fails(payload: object) -> None:
 
 def test_a_statement_with_a_key_the_device_does_not_know_is_refused() -> None:
     more = json.loads(canonical(STATEMENT)) | {"onlyOnSundays": True}
-    assert judge(document(more), MEMORY, KEYS, Build()) == Fail("bad statement", _unknown("onlyOnSundays"))
+    assert judge(document(more), MEMORY, KEYS, Build()) == Fail(
+        "bad statement", _unknown("onlyOnSundays")
+    )
 
 
 def _unknown(key: str) -> str:
@@ -189,7 +230,13 @@ def test_one_changed_character_of_the_token_is_refused(data: st.DataObject) -> N
     place = data.draw(st.integers(0, len(token) - 2))
     letter = data.draw(st.sampled_from("Aa0-_.").filter(lambda other: other != token[place]))
     assert isinstance(
-        judge(document(STATEMENT, release=token[:place] + letter + token[place + 1 :]), MEMORY, KEYS, Build()), Fail
+        judge(
+            document(STATEMENT, release=token[:place] + letter + token[place + 1 :]),
+            MEMORY,
+            KEYS,
+            Build(),
+        ),
+        Fail,
     )
 
 
@@ -211,8 +258,14 @@ def raw(key: ec.EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
     [
         forged({"alg": "none", "typ": "iotota-release+jws"}, lambda _: b""),
         forged({"alg": "none", "typ": "iotota-release+jws"}, lambda _: b"\0" * 64),
-        forged({"alg": "HS256", "typ": "iotota-release+jws"}, lambda data: hmac.digest(pem(KEY).encode(), data, "sha256")),
-        forged({"alg": "HS256", "typ": "iotota-release+jws"}, lambda data: 2 * hmac.digest(pem(KEY).encode(), data, "sha256")),
+        forged(
+            {"alg": "HS256", "typ": "iotota-release+jws"},
+            lambda data: hmac.digest(pem(KEY).encode(), data, "sha256"),
+        ),
+        forged(
+            {"alg": "HS256", "typ": "iotota-release+jws"},
+            lambda data: 2 * hmac.digest(pem(KEY).encode(), data, "sha256"),
+        ),
         forged({"alg": "ES384", "typ": "iotota-release+jws"}, raw(KEY)),
         forged({"typ": "iotota-release+jws"}, raw(KEY)),
         forged({"alg": "ES256"}, raw(KEY)),
@@ -238,7 +291,10 @@ def test_the_forger_of_these_tests_makes_good_tokens_when_it_wants_to() -> None:
 def test_while_a_key_is_rotated_both_are_accepted() -> None:
     both = load_keys(pem(OTHER_KEY) + pem(KEY))
     for key in (KEY, OTHER_KEY):
-        assert isinstance(judge(document(STATEMENT, release=signed(STATEMENT, key)), MEMORY, both, Build()), Accept)
+        assert isinstance(
+            judge(document(STATEMENT, release=signed(STATEMENT, key)), MEMORY, both, Build()),
+            Accept,
+        )
     after = load_keys(pem(OTHER_KEY))
     assert isinstance(judge(document(STATEMENT), MEMORY, after, Build()), Fail)
 
@@ -252,14 +308,26 @@ def test_only_p256_keys_are_taken() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://firmware.example/i", "file:///etc/passwd", "ftp://localhost/i", "https://", "http://[::1", "",
-     "${aws:iot:s3-presigned-url-v2:https://b.s3.us-east-1.amazonaws.com/k}", "http://localhost.example/i"],
-)  # fmt: skip
+    [
+        "http://firmware.example/i",
+        "file:///etc/passwd",
+        "ftp://localhost/i",
+        "https://",
+        "http://[::1",
+        "",
+        "${aws:iot:s3-presigned-url-v2:https://b.s3.us-east-1.amazonaws.com/k}",
+        "http://localhost.example/i",
+    ],
+)
 def test_addresses_that_are_not_fetched(url: str) -> None:
-    assert judge(document(STATEMENT, url=url), MEMORY, KEYS, Build()) == Fail("bad document", "url is not https")
+    assert judge(document(STATEMENT, url=url), MEMORY, KEYS, Build()) == Fail(
+        "bad document", "url is not https"
+    )
 
 
-@pytest.mark.parametrize("url", ["http://localhost:4566/b/k", "http://127.0.0.1/k", "http://[::1]:80/k", URL])
+@pytest.mark.parametrize(
+    "url", ["http://localhost:4566/b/k", "http://127.0.0.1/k", "http://[::1]:80/k", URL]
+)
 def test_addresses_that_are_fetched(url: str) -> None:
     assert judge(document(STATEMENT, url=url), MEMORY, KEYS, Build()) == Accept(STATEMENT, url)
 
@@ -267,13 +335,17 @@ def test_addresses_that_are_fetched(url: str) -> None:
 # The download
 
 
-IMAGE = b'{"hardware": "gateway-a1", "selfTest": "pass", "version": "2.1.0"}\n' + bytes(range(256)) * 400
+IMAGE = (
+    b'{"hardware": "gateway-a1", "selfTest": "pass", "version": "2.1.0"}\n'
+    + bytes(range(256)) * 400
+)
 BAD_IMAGE = IMAGE.replace(b'"pass"', b'"fail"')
 
 
 @dataclass
 class Shop:
-    """An HTTP server of one image; `script` holds what it does with the next requests, and then it behaves."""
+    """An HTTP server of one image; `script` holds what it does with the next requests, and then it
+    behaves."""
 
     content: bytes = IMAGE
     script: list[Callable[[Shop, BaseHTTPRequestHandler], None]] = field(default_factory=list)
@@ -300,7 +372,11 @@ class Shop:
 
 
 def send(
-    request: BaseHTTPRequestHandler, code: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None
+    request: BaseHTTPRequestHandler,
+    code: int,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    cut: int | None = None,
 ) -> None:
     request.send_response(code)
     for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
@@ -330,7 +406,12 @@ def ignore_range(shop: Shop, request: BaseHTTPRequestHandler) -> None:
 
 
 def wrong_place(shop: Shop, request: BaseHTTPRequestHandler) -> None:
-    send(request, 206, shop.content[5:], {"Content-Range": f"bytes 5-{len(shop.content) - 1}/{len(shop.content)}"})
+    send(
+        request,
+        206,
+        shop.content[5:],
+        {"Content-Range": f"bytes 5-{len(shop.content) - 1}/{len(shop.content)}"},
+    )
 
 
 def placeless(shop: Shop, request: BaseHTTPRequestHandler) -> None:
@@ -395,7 +476,9 @@ class Fetch:
             return self.shop.url
 
         digest = hashlib.sha256(IMAGE).hexdigest()
-        Download(self.target, len(IMAGE), digest, fresh_url=fresh_url, pause=self.waits.append).run(self.shop.url)
+        Download(self.target, len(IMAGE), digest, fresh_url=fresh_url, pause=self.waits.append).run(
+            self.shop.url
+        )
         assert self.target.read_bytes() == IMAGE
 
     def fails(self) -> str:
@@ -447,7 +530,9 @@ def test_a_part_from_another_place_is_not_taken(fetch: Fetch, behaviour: Any) ->
 
 
 @pytest.mark.parametrize("code", [400, 401, 403])
-def test_an_ended_url_is_replaced_by_a_fresh_one_and_the_download_goes_on(fetch: Fetch, code: int) -> None:
+def test_an_ended_url_is_replaced_by_a_fresh_one_and_the_download_goes_on(
+    fetch: Fetch, code: int
+) -> None:
     fetch.shop.script = [cut_at(1000), refuse(code)]
     fetch.run()
     assert fetch.fresh == 1
@@ -467,7 +552,9 @@ def test_an_image_that_is_gone_fails_at_once(fetch: Fetch, code: int) -> None:
     assert fetch.waits == []
 
 
-def test_a_server_in_trouble_is_asked_again_with_growing_waits_and_then_given_up(fetch: Fetch) -> None:
+def test_a_server_in_trouble_is_asked_again_with_growing_waits_and_then_given_up(
+    fetch: Fetch,
+) -> None:
     fetch.shop.script = [refuse(503)] * 20
     assert fetch.fails() == "download failed"
     assert len(fetch.shop.asked) == 8
@@ -547,10 +634,16 @@ def test_an_image_that_never_confirms_itself_is_given_up(tmp_path: Path) -> None
     slots.boot("gateway-a1")
     assert slots.memory.version == "2.0.0"
     assert slots.memory.outcome is not None
-    assert (slots.memory.outcome.status, slots.memory.outcome.detail) == ("FAILED", "not confirmed in 3 boots")
+    assert (slots.memory.outcome.status, slots.memory.outcome.detail) == (
+        "FAILED",
+        "not confirmed in 3 boots",
+    )
 
 
-@pytest.mark.parametrize("content", [BAD_IMAGE, b"", b"\x00" * 9000, b"[" * 4000, b"[]\n", IMAGE.replace(b"a1", b"b2"), b"7\n"])
+@pytest.mark.parametrize(
+    "content",
+    [BAD_IMAGE, b"", b"\x00" * 9000, b"[" * 4000, b"[]\n", IMAGE.replace(b"a1", b"b2"), b"7\n"],
+)
 def test_a_bad_image_leaves_the_old_one_running(tmp_path: Path, content: bytes) -> None:
     slots = factory(tmp_path)
     slots.accept(STATEMENT).write_bytes(content)
@@ -586,7 +679,8 @@ def factory(folder: Path) -> Slots:
 
 @dataclass
 class FakeIot:
-    """The jobs and the shadow of one thing. `trouble` is raised by the next calls, after the call has taken effect."""
+    """The jobs and the shadow of one thing. `trouble` is raised by the next calls, after the call
+    has taken effect."""
 
     jobs: list[dict[str, Any]] = field(default_factory=list)
     updates: list[dict[str, Any]] = field(default_factory=list)
@@ -596,13 +690,22 @@ class FakeIot:
     idle: threading.Event = field(default_factory=threading.Event)
     """Set when the device asked for work and there was none."""
 
-    def offer(self, statement: Statement, url: str, job_id: str | None = None, number: int = 1) -> dict[str, Any]:
-        job = {"id": job_id or f"job-{len(self.jobs)}", "number": number, "version": 1, "status": "QUEUED",
-               "document": document(statement, url=url)}  # fmt: skip
+    def offer(
+        self, statement: Statement, url: str, job_id: str | None = None, number: int = 1
+    ) -> dict[str, Any]:
+        job = {
+            "id": job_id or f"job-{len(self.jobs)}",
+            "number": number,
+            "version": 1,
+            "status": "QUEUED",
+            "document": document(statement, url=url),
+        }
         self.jobs.append(job)
         return job
 
-    def connect(self, endpoint: Endpoint, on_ready: Callable[[], None], on_trouble: Callable[[str], None]) -> FakeLink:
+    def connect(
+        self, endpoint: Endpoint, on_ready: Callable[[], None], on_trouble: Callable[[str], None]
+    ) -> FakeLink:
         return FakeLink(self, on_ready)
 
     def misbehave(self, call: str) -> None:
@@ -637,13 +740,17 @@ class FakeLink:
         job = pending[0]
         if job["status"] == "QUEUED":
             job |= {"status": "IN_PROGRESS", "version": job["version"] + 1}
-        return Execution(job_id=job["id"], number=job["number"], version=job["version"], document=job["document"])
+        return Execution(
+            job_id=job["id"], number=job["number"], version=job["version"], document=job["document"]
+        )
 
     def document(self, execution: Execution) -> object:
         self._iot.misbehave("document")
         return self._job(execution)["document"]
 
-    def update(self, execution: Execution, version: int, status: Any, details: dict[str, str]) -> int:
+    def update(
+        self, execution: Execution, version: int, status: Any, details: dict[str, str]
+    ) -> int:
         job = self._job(execution)
         self._iot.on_update(job, details)
         if job["status"] != "IN_PROGRESS":
@@ -651,7 +758,9 @@ class FakeLink:
         if job["version"] != version:
             raise VersionMismatch(job["version"])
         job |= {"status": status, "version": version + 1}
-        self._iot.updates.append({"job": job["id"], "number": job["number"], "status": status, "details": details})
+        self._iot.updates.append(
+            {"job": job["id"], "number": job["number"], "status": status, "details": details}
+        )
         self._iot.misbehave("update")
         return version + 1
 
@@ -660,22 +769,41 @@ class FakeLink:
         self._iot.misbehave("report")
 
     def _job(self, execution: Execution) -> dict[str, Any]:
-        return next(job for job in self._iot.jobs if (job["id"], job["number"]) == (execution.job_id, execution.number))
+        return next(
+            job
+            for job in self._iot.jobs
+            if (job["id"], job["number"]) == (execution.job_id, execution.number)
+        )
 
 
 def config(folder: Path) -> DeviceConfig:
     return DeviceConfig(
-        thing="fleet-1", serial="1", certificate_pem="", private_key_pem="", ca_pem="", host="", port=0,
-        public_key_pem=pem(KEY), channel="stable", hardware="gateway-a1", initial_version="2.0.0", initial_sha256="0" * 64,
+        thing="fleet-1",
+        serial="1",
+        certificate_pem="",
+        private_key_pem="",
+        ca_pem="",
+        host="",
+        port=0,
+        public_key_pem=pem(KEY),
+        channel="stable",
+        hardware="gateway-a1",
+        initial_version="2.0.0",
+        initial_sha256="0" * 64,
         folder=folder,
-    )  # fmt: skip
+    )
 
 
 def live(iot: FakeIot, folder: Path, faults: Faults | None = None) -> list[str]:
     """One life of the device: until it has no work, or dies. Returns what it said."""
     said: list[str] = []
     iot.idle.clear()
-    device = Device(config(folder), lambda serial, text: said.append(text), faults=faults or Faults(), connect=iot.connect)
+    device = Device(
+        config(folder),
+        lambda serial, text: said.append(text),
+        faults=faults or Faults(),
+        connect=iot.connect,
+    )
     device.start()
     try:
         for _ in range(1000):
@@ -687,7 +815,9 @@ def live(iot: FakeIot, folder: Path, faults: Faults | None = None) -> list[str]:
 
 
 def offered(content: bytes, **changes: Any) -> Statement:
-    return replace(STATEMENT, sha256=hashlib.sha256(content).hexdigest(), size=len(content), **changes)
+    return replace(
+        STATEMENT, sha256=hashlib.sha256(content).hexdigest(), size=len(content), **changes
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -705,8 +835,10 @@ def test_an_update_in_few_messages_of_the_documented_shape(shop: Shop, tmp_path:
     iot.offer(offered(IMAGE), shop.url)
     live(iot, tmp_path)
     assert [(update["status"], update["details"]["step"]) for update in iot.updates] == [
-        ("IN_PROGRESS", "downloading"), ("IN_PROGRESS", "rebooting"), ("SUCCEEDED", "done")
-    ]  # fmt: skip
+        ("IN_PROGRESS", "downloading"),
+        ("IN_PROGRESS", "rebooting"),
+        ("SUCCEEDED", "done"),
+    ]
     assert [shadow["firmware"]["version"] for shadow in iot.shadow] == ["2.0.0", "2.1.0"]
     for update in iot.updates:
         check("status-details.json", update["details"])
@@ -714,12 +846,18 @@ def test_an_update_in_few_messages_of_the_documented_shape(shop: Shop, tmp_path:
         check("shadow.json", {"state": {"reported": reported}})
 
 
-def test_a_slow_download_reports_its_quarters(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_download_reports_its_quarters(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device_module, "PROGRESS_SECONDS", 0.0)
     iot = FakeIot()
     iot.offer(offered(IMAGE), shop.url)
     live(iot, tmp_path)
-    percents = [int(update["details"]["percent"]) for update in iot.updates if update["details"]["step"] == "downloading"]
+    percents = [
+        int(update["details"]["percent"])
+        for update in iot.updates
+        if update["details"]["step"] == "downloading"
+    ]
     assert [percent // 25 for percent in percents] == [0, 1, 2, 3]
 
 
@@ -734,10 +872,15 @@ def test_texts_of_others_come_out_as_iot_takes_them(tmp_path: Path) -> None:
 STEPS = ["checking", "downloading", "installing", "rebooting", "self-test", "reporting"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(deaths=st.lists(st.sampled_from(STEPS), max_size=5), bad=st.booleans())
 def test_whatever_a_device_dies_of_its_update_ends_where_it_should(
-    server: ThreadingHTTPServer, tmp_path_factory: pytest.TempPathFactory, deaths: list[Any], bad: bool
+    server: ThreadingHTTPServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    deaths: list[Any],
+    bad: bool,
 ) -> None:
     content = BAD_IMAGE if bad else IMAGE
     shop, iot, folder = open_shop(server), FakeIot(), tmp_path_factory.mktemp("device")
@@ -751,7 +894,11 @@ def test_whatever_a_device_dies_of_its_update_ends_where_it_should(
     memory = factory(folder).memory
     assert memory.sequence == 100
     assert (memory.trial, memory.outcome) == (None, None)
-    assert iot.shadow[-1]["firmware"] == {"version": memory.version, "sha256": memory.sha256, "sequence": 100}
+    assert iot.shadow[-1]["firmware"] == {
+        "version": memory.version,
+        "sha256": memory.sha256,
+        "sequence": 100,
+    }
     if bad:
         assert (job["status"], memory.version) == ("FAILED", "2.0.0")
     elif died_in_self_test < MAX_TRIAL_BOOTS:
@@ -766,7 +913,10 @@ def test_the_sequence_is_remembered_before_the_download(shop: Shop, tmp_path: Pa
     replayed = FakeIot()
     replayed.offer(offered(IMAGE, sequence=99, downgrade=True, version="1.0.0"), shop.url)
     live(replayed, tmp_path)
-    assert (replayed.updates[0]["status"], replayed.updates[0]["details"]["reason"]) == ("REJECTED", "stale sequence")
+    assert (replayed.updates[0]["status"], replayed.updates[0]["details"]["reason"]) == (
+        "REJECTED",
+        "stale sequence",
+    )
 
 
 def test_a_device_that_died_downloading_fetches_only_the_rest(shop: Shop, tmp_path: Path) -> None:
@@ -781,7 +931,9 @@ def test_a_device_that_died_downloading_fetches_only_the_rest(shop: Shop, tmp_pa
 
 @pytest.mark.parametrize("call", ["start_next", "update", "report"])
 @pytest.mark.parametrize("times", [1, 3])
-def test_an_answer_that_is_lost_is_asked_for_again(shop: Shop, tmp_path: Path, call: str, times: int) -> None:
+def test_an_answer_that_is_lost_is_asked_for_again(
+    shop: Shop, tmp_path: Path, call: str, times: int
+) -> None:
     iot = FakeIot(trouble=[(call, Unreachable("no answer"))] * times)
     job = iot.offer(offered(IMAGE), shop.url)
     live(iot, tmp_path)
@@ -790,10 +942,16 @@ def test_an_answer_that_is_lost_is_asked_for_again(shop: Shop, tmp_path: Path, c
 
 
 def test_a_lost_answer_to_the_result_is_no_second_result(shop: Shop, tmp_path: Path) -> None:
-    iot = FakeIot(trouble=[("update", None), ("update", None), ("update", Unreachable("no answer"))])
+    iot = FakeIot(
+        trouble=[("update", None), ("update", None), ("update", Unreachable("no answer"))]
+    )
     iot.offer(offered(IMAGE), shop.url)
     live(iot, tmp_path)
-    assert [update["status"] for update in iot.updates] == ["IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED"]
+    assert [update["status"] for update in iot.updates] == [
+        "IN_PROGRESS",
+        "IN_PROGRESS",
+        "SUCCEEDED",
+    ]
     assert factory(tmp_path).memory.outcome is None
 
 
@@ -804,7 +962,9 @@ def test_a_request_that_iot_refuses_does_not_end_the_device(shop: Shop, tmp_path
     assert job["status"] == "SUCCEEDED"
 
 
-def test_an_execution_with_another_version_is_updated_all_the_same(shop: Shop, tmp_path: Path) -> None:
+def test_an_execution_with_another_version_is_updated_all_the_same(
+    shop: Shop, tmp_path: Path
+) -> None:
     raised: list[str] = []
 
     def meddle(job: dict[str, Any], details: dict[str, str]) -> None:
@@ -819,9 +979,13 @@ def test_an_execution_with_another_version_is_updated_all_the_same(shop: Shop, t
     assert len(iot.updates) == 3
 
 
-@pytest.mark.parametrize(("step", "version"), [("downloading", "2.0.0"), ("rebooting", "2.0.0"), ("done", "2.1.0")])
+@pytest.mark.parametrize(
+    ("step", "version"), [("downloading", "2.0.0"), ("rebooting", "2.0.0"), ("done", "2.1.0")]
+)
 @pytest.mark.parametrize("status", ["CANCELED", "TIMED_OUT"])
-def test_a_job_that_ended_meanwhile_leaves_what_is_true(shop: Shop, tmp_path: Path, step: str, version: str, status: str) -> None:
+def test_a_job_that_ended_meanwhile_leaves_what_is_true(
+    shop: Shop, tmp_path: Path, step: str, version: str, status: str
+) -> None:
     def end(job: dict[str, Any], details: dict[str, str]) -> None:
         if details["step"] == step and job["id"] == "job-0":
             job["status"] = status
@@ -832,12 +996,16 @@ def test_a_job_that_ended_meanwhile_leaves_what_is_true(shop: Shop, tmp_path: Pa
     said = live(iot, tmp_path)
     assert f"job-0 ended meanwhile: {status}" in said
     assert after["status"] == "SUCCEEDED"
-    first = next(reported for reported in reversed(iot.shadow) if reported["firmware"]["sequence"] <= 100)
+    first = next(
+        reported for reported in reversed(iot.shadow) if reported["firmware"]["sequence"] <= 100
+    )
     assert first["firmware"]["version"] == version
     assert factory(tmp_path).memory.version == "2.1.0"
 
 
-def test_the_outcome_of_a_job_that_timed_out_is_not_reported_for_the_next_one(shop: Shop, tmp_path: Path) -> None:
+def test_the_outcome_of_a_job_that_timed_out_is_not_reported_for_the_next_one(
+    shop: Shop, tmp_path: Path
+) -> None:
     iot = FakeIot()
     shop.content = BAD_IMAGE
     old = iot.offer(offered(BAD_IMAGE), shop.url)
@@ -859,9 +1027,11 @@ def test_a_job_that_iot_retries_is_tried_again(shop: Shop, tmp_path: Path) -> No
     iot.offer(offered(BAD_IMAGE), shop.url, "job", 2)
     live(iot, tmp_path)
     assert len(shop.asked) == 2
-    assert [(update["number"], update["status"]) for update in iot.updates if update["status"] != "IN_PROGRESS"] == [
-        (2, "FAILED")
-    ]
+    assert [
+        (update["number"], update["status"])
+        for update in iot.updates
+        if update["status"] != "IN_PROGRESS"
+    ] == [(2, "FAILED")]
 
 
 def test_an_old_job_found_after_the_reboot_has_succeeded(shop: Shop, tmp_path: Path) -> None:
@@ -883,7 +1053,9 @@ def test_a_newer_offer_of_what_runs_raises_the_sequence(shop: Shop, tmp_path: Pa
     assert iot.shadow[-1]["firmware"]["sequence"] == 200
 
 
-def test_a_fresh_url_comes_from_the_job_and_only_with_the_same_release(shop: Shop, tmp_path: Path) -> None:
+def test_a_fresh_url_comes_from_the_job_and_only_with_the_same_release(
+    shop: Shop, tmp_path: Path
+) -> None:
     iot = FakeIot()
     job = iot.offer(offered(IMAGE), shop.url + "?ended")
     shop.script = [refuse(403)]
@@ -902,7 +1074,9 @@ def test_a_fresh_url_comes_from_the_job_and_only_with_the_same_release(shop: Sho
     assert iot.updates[-1]["details"]["detail"] == "the job's document changed"
 
 
-def test_a_device_that_is_stopped_in_mid_download_goes_on_in_its_next_life(shop: Shop, tmp_path: Path) -> None:
+def test_a_device_that_is_stopped_in_mid_download_goes_on_in_its_next_life(
+    shop: Shop, tmp_path: Path
+) -> None:
     begun, iot = threading.Event(), FakeIot()
 
     def stall(shop: Shop, request: BaseHTTPRequestHandler) -> None:

@@ -1,4 +1,5 @@
-"""docs/device-contract.md and its schemas against the code: what a firmware engineer reads there is what happens."""
+"""docs/device-contract.md and its schemas against the code: what a firmware engineer reads there is
+what happens."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from rollout.document import (
     der_signature,
     job_document,
     unb64url,
-)  # fmt: skip
+)
 from sandbox import download, judge, link, slots
 from sandbox.judge import load_keys, verify
 
@@ -78,25 +79,36 @@ def test_every_schema_is_one_and_has_an_example_that_fits() -> None:
         ("status-details", {"a key": "x"}),
         ("status-details", {f"own{number}": "x" for number in range(9)}),
         ("status-details", {"step": "done"}),
-        ("shadow", {"state": {"reported": {"firmware": {"version": "2.1.0"}, "hardware": "gateway-a1"}}}),
+        (
+            "shadow",
+            {"state": {"reported": {"firmware": {"version": "2.1.0"}, "hardware": "gateway-a1"}}},
+        ),
     ],
 )
 def test_what_a_schema_refuses(name: str, change: dict[str, Any]) -> None:
-    good = json.loads(min(EXAMPLES.glob(f"{name}*.json"), key=lambda path: "end" in path.stem).read_text())
+    good = json.loads(
+        min(EXAMPLES.glob(f"{name}*.json"), key=lambda path: "end" in path.stem).read_text()
+    )
     assert valid(name, good)
     assert not valid(name, good | change)
 
 
 def test_the_statement_schema_names_exactly_the_statement_s_fields() -> None:
     told = schema("release-statement")
-    fields = {camel(field.name): field.default is dataclasses.MISSING for field in dataclasses.fields(Statement)}
+    fields = {
+        camel(field.name): field.default is dataclasses.MISSING
+        for field in dataclasses.fields(Statement)
+    }
     assert set(told["properties"]) == set(fields)
     assert set(told["required"]) == {name for name, required in fields.items() if required}
 
 
 def test_the_controller_s_job_document_fits_its_schema() -> None:
     key = "firmware/2.1.0+build 1/aa.bin"
-    text = job_document(example("job-document.json")["release"], artifact_url("bucket", "us-east-1", "amazonaws.com", key))
+    text = job_document(
+        example("job-document.json")["release"],
+        artifact_url("bucket", "us-east-1", "amazonaws.com", key),
+    )
     jsonschema.validate(json.loads(text), schema("job-document"))
 
 
@@ -135,10 +147,21 @@ def test_the_worked_vector_s_steps_are_as_written() -> None:
 def test_the_rules_table_has_every_reason_of_the_code_in_its_order() -> None:
     reasons = [row[3].strip("`") for row in table("| # | If | Then | `reason` |") if row[3]]
     assert reasons == [
-        judge.BAD_DOCUMENT, judge.BAD_SIGNATURE, judge.BAD_STATEMENT, judge.OTHER_CHANNEL, judge.OTHER_HARDWARE,
-        "already installed", judge.STALE_SEQUENCE, judge.BELOW_MINIMUM, judge.NEWER_RUNNING,
-        download.NO_DOWNLOAD, download.WRONG_SIZE, download.WRONG_DIGEST, slots.SELF_TEST_FAILED, "installed",
-    ]  # fmt: skip
+        judge.BAD_DOCUMENT,
+        judge.BAD_SIGNATURE,
+        judge.BAD_STATEMENT,
+        judge.OTHER_CHANNEL,
+        judge.OTHER_HARDWARE,
+        "already installed",
+        judge.STALE_SEQUENCE,
+        judge.BELOW_MINIMUM,
+        judge.NEWER_RUNNING,
+        download.NO_DOWNLOAD,
+        download.WRONG_SIZE,
+        download.WRONG_DIGEST,
+        slots.SELF_TEST_FAILED,
+        "installed",
+    ]
 
 
 def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
@@ -155,7 +178,9 @@ def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
     ):
         assert text in CONTRACT, f"the contract does not say {text}"
     for code in (*link.ENDED - {"TerminalStateReached"}, *link.BUSY, "VersionMismatch"):
-        assert any(f"`{code}`" in row[0] for row in table("| `code` | What the device does |")), code
+        assert any(f"`{code}`" in row[0] for row in table("| `code` | What the device does |")), (
+            code
+        )
 
 
 def test_every_link_in_the_contract_leads_somewhere() -> None:

@@ -1,4 +1,5 @@
-"""The job document: a signature that a standard JWS library accepts, an address that IoT can presign, names that fit."""
+"""The job document: a signature that a standard JWS library accepts, an address that IoT can
+presign, names that fit."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ from rollout.document import (
 )
 from rollout.release import Firmware
 
-FIRMWARE = Firmware(version="2.1.0", sha256="ab" * 32, size=65_536, hardware="gateway-a1", minimum_version="1.0.0")
+FIRMWARE = Firmware(
+    version="2.1.0", sha256="ab" * 32, size=65_536, hardware="gateway-a1", minimum_version="1.0.0"
+)
 numbers = st.integers(1, 2**256 - 1)
 
 
@@ -54,9 +57,15 @@ def test_a_standard_library_verifies_what_kms_signs() -> None:
     signed = signing_input(RELEASE_TYPE, "arn:aws:kms:us-east-1:123456789012:key/1", claims)
     token = jws(signed, key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
     assert jwt.decode(token, key.public_key(), algorithms=["ES256"]) == {
-        "channel": "stable", "hardware": "gateway-a1", "version": "2.1.0", "sha256": "ab" * 32, "size": 65_536,
-        "sequence": 1_790_000_000, "minimumVersion": "1.0.0", "downgrade": False,
-    }  # fmt: skip
+        "channel": "stable",
+        "hardware": "gateway-a1",
+        "version": "2.1.0",
+        "sha256": "ab" * 32,
+        "size": 65_536,
+        "sequence": 1_790_000_000,
+        "minimumVersion": "1.0.0",
+        "downgrade": False,
+    }
     assert jwt.get_unverified_header(token)["typ"] == RELEASE_TYPE
     assert read_statement(token) == claims
 
@@ -71,12 +80,16 @@ def test_a_changed_statement_is_not_verified() -> None:
 
 
 def test_the_document_asks_iot_for_a_presigned_address_of_the_artifact() -> None:
-    url = artifact_url("fleet-firmware", "eu-central-1", "amazonaws.com", "firmware/2.1.0-rc.1+7/ab.bin")
+    url = artifact_url(
+        "fleet-firmware", "eu-central-1", "amazonaws.com", "firmware/2.1.0-rc.1+7/ab.bin"
+    )
     document = json.loads(job_document("a.b.c", url))
     assert document == {
         "operation": "install-firmware",
         "release": "a.b.c",
-        "url": "${aws:iot:s3-presigned-url-v2:https://fleet-firmware.s3.eu-central-1.amazonaws.com/firmware/2.1.0-rc.1%2B7/ab.bin}",
+        "url": (
+            "${aws:iot:s3-presigned-url-v2:https://fleet-firmware.s3.eu-central-1.amazonaws.com/firmware/2.1.0-rc.1%2B7/ab.bin}"
+        ),
     }
 
 

@@ -14,7 +14,9 @@ from components import documents
 from components.documents import THING
 from components.naming import Location, Names
 
-LOCATION = Location(partition="aws", region="us-east-1", account="123456789012", dns_suffix="amazonaws.com")
+LOCATION = Location(
+    partition="aws", region="us-east-1", account="123456789012", dns_suffix="amazonaws.com"
+)
 NAMES = Names(fleet="iot-fleet", suffix="0a1b2c3d", channel="stable")
 BUCKET = "arn:aws:s3:::iot-fleet-0a1b2c3d-firmware"
 ROLE = "arn:aws:iam::123456789012:role/iot-fleet-0a1b2c3d-stable-controller"
@@ -26,11 +28,15 @@ JOBS = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 
 
 def allows(document: Any, action: str, resource: str, thing: str = "") -> bool:
-    """Whether an Allow names action and resource; `*` is any text, `/` included, and THING the thing's name."""
+    """Whether an Allow names action and resource; `*` is any text, `/` included, and THING the
+    thing's name."""
     return any(
         statement["Effect"] == "Allow"
         and action in statement["Action"]
-        and any(matches(pattern.replace(THING, thing), resource) for pattern in _list(statement["Resource"]))
+        and any(
+            matches(pattern.replace(THING, thing), resource)
+            for pattern in _list(statement["Resource"])
+        )
         for statement in document["Statement"]
     )
 
@@ -44,11 +50,26 @@ def _list(value: Any) -> list[Any]:
 
 
 DEVICE = documents.device_policy(LOCATION)
-PUBLISHES = ("jobs/start-next", "jobs/$next/get", "jobs/{job}/get", "jobs/{job}/update", "shadow/get", "shadow/update")
+PUBLISHES = (
+    "jobs/start-next",
+    "jobs/$next/get",
+    "jobs/{job}/get",
+    "jobs/{job}/update",
+    "shadow/get",
+    "shadow/update",
+)
 SUBSCRIBES = (
     "jobs/notify-next",
-    *(f"jobs/{topic}/{answer}" for topic in ("start-next", "{job}/get", "{job}/update") for answer in ("accepted", "rejected")),
-    *(f"shadow/{topic}/{answer}" for topic in ("get", "update") for answer in ("accepted", "rejected")),
+    *(
+        f"jobs/{topic}/{answer}"
+        for topic in ("start-next", "{job}/get", "{job}/update")
+        for answer in ("accepted", "rejected")
+    ),
+    *(
+        f"shadow/{topic}/{answer}"
+        for topic in ("get", "update")
+        for answer in ("accepted", "rejected")
+    ),
 )
 
 
@@ -62,7 +83,9 @@ def test_a_device_may_do_what_an_update_needs(thing: str, job: str) -> None:
     for tail in PUBLISHES:
         assert allows(DEVICE, "iot:Publish", topic(thing, tail.format(job=job)), thing), tail
     for tail in SUBSCRIBES:
-        assert allows(DEVICE, "iot:Subscribe", topic(thing, tail.format(job=job), "topicfilter"), thing), tail
+        assert allows(
+            DEVICE, "iot:Subscribe", topic(thing, tail.format(job=job), "topicfilter"), thing
+        ), tail
         assert allows(DEVICE, "iot:Receive", topic(thing, tail.format(job=job)), thing), tail
 
 
@@ -72,32 +95,62 @@ def test_a_device_may_do_nothing_as_another(thing: str, other: str, job: str) ->
         return
     assert not allows(DEVICE, "iot:Connect", f"{IOT}:client/{other}", thing)
     for tail in (*PUBLISHES, *SUBSCRIBES):
-        for action, kind in (("iot:Publish", "topic"), ("iot:Subscribe", "topicfilter"), ("iot:Receive", "topic")):
-            assert not allows(DEVICE, action, topic(other, tail.format(job=job), kind), thing), f"{action} {tail}"
+        for action, kind in (
+            ("iot:Publish", "topic"),
+            ("iot:Subscribe", "topicfilter"),
+            ("iot:Receive", "topic"),
+        ):
+            assert not allows(DEVICE, action, topic(other, tail.format(job=job), kind), thing), (
+                f"{action} {tail}"
+            )
 
 
 @pytest.mark.parametrize(
-    "tail", ["shadow/delete", "shadow/name/other/update", "jobs/get", "jobs/notify-next", "jobs/one/update/accepted"]
+    "tail",
+    [
+        "shadow/delete",
+        "shadow/name/other/update",
+        "jobs/get",
+        "jobs/notify-next",
+        "jobs/one/update/accepted",
+    ],
 )
 def test_a_device_publishes_nothing_else(tail: str) -> None:
     assert not allows(DEVICE, "iot:Publish", topic("one", tail), "one")
 
 
 @pytest.mark.parametrize(
-    "filter_", ["#", "$aws/#", "$aws/things/#", "$aws/things/+/jobs/notify-next", "$aws/events/#", "$aws/things/one/#"]
+    "filter_",
+    [
+        "#",
+        "$aws/#",
+        "$aws/things/#",
+        "$aws/things/+/jobs/notify-next",
+        "$aws/events/#",
+        "$aws/things/one/#",
+    ],
 )
 def test_a_device_subscribes_to_no_filter_that_reaches_others(filter_: str) -> None:
     assert not allows(DEVICE, "iot:Subscribe", f"{IOT}:topicfilter/{filter_}", "one")
 
 
 def test_a_device_connects_only_with_a_certificate_attached_to_its_thing() -> None:
-    connects = [statement for statement in DEVICE["Statement"] if statement["Action"] == ["iot:Connect"]]
-    assert [statement["Condition"] for statement in connects] == [{"Bool": {"iot:Connection.Thing.IsAttached": "true"}}]
+    connects = [
+        statement for statement in DEVICE["Statement"] if statement["Action"] == ["iot:Connect"]
+    ]
+    assert [statement["Condition"] for statement in connects] == [
+        {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}
+    ]
 
 
 @pytest.mark.parametrize(
     ("partition", "region"),
-    [("aws", "ap-southeast-1"), ("aws-cn", "cn-northwest-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-iso-b", "us-isob-east-1")],
+    [
+        ("aws", "ap-southeast-1"),
+        ("aws-cn", "cn-northwest-1"),
+        ("aws-us-gov", "us-gov-west-1"),
+        ("aws-iso-b", "us-isob-east-1"),
+    ],
 )
 def test_the_device_policy_fits_where_arns_are_longest(partition: str, region: str) -> None:
     location = Location(partition=partition, region=region, account="123456789012", dns_suffix="")
@@ -167,14 +220,22 @@ def test_only_the_controller_signs() -> None:
     document = documents.signing_key_policy(LOCATION, ROLE)
     signers = [s["Principal"] for s in document["Statement"] if "kms:Sign" in s["Action"]]
     assert signers == [{"AWS": ROLE}]
-    account = [action for s in document["Statement"] if s["Principal"] != {"AWS": ROLE} for action in s["Action"]]
+    account = [
+        action
+        for s in document["Statement"]
+        if s["Principal"] != {"AWS": ROLE}
+        for action in s["Action"]
+    ]
     assert "kms:CreateGrant" not in account, "a grant would give Sign away"
     # without it AWS refuses the key: nobody could ever change its policy (MalformedPolicyDocument)
     assert "kms:PutKeyPolicy" in account
     assert {"kms:GetPublicKey", "kms:Verify", "kms:ScheduleKeyDeletion"} <= set(account)
 
 
-RINGS = {"broad": f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-broad", "canary": f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-canary"}
+RINGS = {
+    "broad": f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-broad",
+    "canary": f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-canary",
+}
 JOB = f"{IOT}:job/0a1b2c3d-stable-canary-1764000000"
 ROLLBACK = f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-stable-rollback-1764000000"
 DEVICE_ARN = f"{IOT}:thing/iot-fleet-0a1b2c3d-0001"
@@ -193,7 +254,16 @@ CALLS = [
     ("s3:ListBucket", BUCKET),
     ("kms:Sign", KEY),
     ("kms:Verify", KEY),
-    *((f"iot:{call}", JOB) for call in ("CreateJob", "DescribeJob", "UpdateJob", "CancelJob", "ListJobExecutionsForJob")),
+    *(
+        (f"iot:{call}", JOB)
+        for call in (
+            "CreateJob",
+            "DescribeJob",
+            "UpdateJob",
+            "CancelJob",
+            "ListJobExecutionsForJob",
+        )
+    ),
     ("iot:CreateJob", RINGS["canary"]),
     ("iot:CreateJob", ROLLBACK),
     ("iot:ListJobs", "*"),
@@ -243,7 +313,9 @@ def test_the_controller_has_no_other_rights() -> None:
 
 
 def test_the_controller_passes_its_role_to_iot_and_its_metrics_to_one_namespace() -> None:
-    conditions = {tuple(s["Action"]): s["Condition"] for s in CONTROLLER["Statement"] if "Condition" in s}
+    conditions = {
+        tuple(s["Action"]): s["Condition"] for s in CONTROLLER["Statement"] if "Condition" in s
+    }
     assert conditions == {
         ("iam:PassRole",): {"StringEquals": {"iam:PassedToService": "iot.amazonaws.com"}},
         ("cloudwatch:PutMetricData",): {"StringEqualsIfExists": {"cloudwatch:namespace": "IotOta"}},
@@ -252,14 +324,22 @@ def test_the_controller_passes_its_role_to_iot_and_its_metrics_to_one_namespace(
 
 def test_the_controllers_policy_fits_an_inline_policy_with_ten_rings_of_the_longest_names() -> None:
     names = Names(fleet="f" * 20, suffix="0" * 8, channel="c" * 20)
-    rings = {f"{n}": LOCATION.arn("iot", f"thinggroup/{names.ring_group('r' * 20)}") for n in range(10)}
-    document = documents.controller_policy(LOCATION, names, BUCKET, LOG, QUEUE, PRESIGN, [KEY], rings)
-    assert len(documents.text(document)) <= 10_240, "PutRolePolicy: all inline policies of a role together"
+    rings = {
+        f"{n}": LOCATION.arn("iot", f"thinggroup/{names.ring_group('r' * 20)}") for n in range(10)
+    }
+    document = documents.controller_policy(
+        LOCATION, names, BUCKET, LOG, QUEUE, PRESIGN, [KEY], rings
+    )
+    assert len(documents.text(document)) <= 10_240, (
+        "PutRolePolicy: all inline policies of a role together"
+    )
 
 
 def test_only_alarms_of_this_stack_notify() -> None:
     topic_arn = "arn:aws:sns:us-east-1:123456789012:t"
-    publish, tls = documents.notifications_policy(topic_arn, LOCATION, NAMES, tls_only=True)["Statement"]
+    publish, tls = documents.notifications_policy(topic_arn, LOCATION, NAMES, tls_only=True)[
+        "Statement"
+    ]
     assert publish == {
         "Sid": "AlarmsPublish",
         "Effect": "Allow",
@@ -268,7 +348,11 @@ def test_only_alarms_of_this_stack_notify() -> None:
         "Resource": topic_arn,
         "Condition": {
             "StringEquals": {"aws:SourceAccount": "123456789012"},
-            "ArnLike": {"aws:SourceArn": "arn:aws:cloudwatch:us-east-1:123456789012:alarm:iot-fleet-0a1b2c3d-*"},
+            "ArnLike": {
+                "aws:SourceArn": (
+                    "arn:aws:cloudwatch:us-east-1:123456789012:alarm:iot-fleet-0a1b2c3d-*"
+                )
+            },
         },
     }
     assert (tls["Effect"], tls["Action"], tls["Resource"]) == ("Deny", "sns:Publish", [topic_arn])
@@ -276,12 +360,18 @@ def test_only_alarms_of_this_stack_notify() -> None:
 
 def test_only_the_controller_sends_dead_letters() -> None:
     grant, tls = documents.dead_letters_policy(QUEUE, ROLE, tls_only=True)["Statement"]
-    assert (grant["Principal"], grant["Action"], grant["Resource"]) == ({"AWS": ROLE}, ["sqs:SendMessage"], QUEUE)
+    assert (grant["Principal"], grant["Action"], grant["Resource"]) == (
+        {"AWS": ROLE},
+        ["sqs:SendMessage"],
+        QUEUE,
+    )
     assert (tls["Effect"], tls["Resource"]) == ("Deny", [QUEUE])
 
 
 def test_documents_are_the_same_text_whatever_the_order_of_their_arguments() -> None:
-    other = documents.controller_policy(LOCATION, NAMES, BUCKET, LOG, QUEUE, PRESIGN, [KEY], dict(reversed(RINGS.items())))
+    other = documents.controller_policy(
+        LOCATION, NAMES, BUCKET, LOG, QUEUE, PRESIGN, [KEY], dict(reversed(RINGS.items()))
+    )
     assert documents.text(other) == documents.text(CONTROLLER)
     groups = ["arn:b", "arn:a"]
     assert documents.log_writing_policy(groups) == documents.log_writing_policy(groups[::-1])

@@ -13,7 +13,17 @@ from components import documents
 from components.firmware_channel import FirmwareChannel, FirmwareChannelArgs
 from components.settings import Image
 from rollout.release import Manifest, sha256
-from tests.unit.examples import FIRMWARE, LOCAL_IMAGE, LOCATION, MANIFEST, NAMES, RING_ARNS, S3_IMAGE, TAGS, P
+from tests.unit.examples import (
+    FIRMWARE,
+    LOCAL_IMAGE,
+    LOCATION,
+    MANIFEST,
+    NAMES,
+    RING_ARNS,
+    S3_IMAGE,
+    TAGS,
+    P,
+)
 from tests.unit.harness import PUBLIC_KEY, UNKNOWN, Graph, build
 
 BUCKET = f"{P}-firmware"
@@ -61,7 +71,9 @@ def made(
 
 @pytest.mark.parametrize("preview", [False, True])
 @pytest.mark.parametrize("image", [LOCAL_IMAGE, S3_IMAGE])
-def test_a_channel_is_bucket_image_manifest_key_roles_controller_and_monitoring(preview: bool, image: Image) -> None:
+def test_a_channel_is_bucket_image_manifest_key_roles_controller_and_monitoring(
+    preview: bool, image: Image
+) -> None:
     assert made(preview=preview, image=image).children("channel") == sorted(
         [
             *KEPT,
@@ -82,12 +94,18 @@ def test_the_bucket_is_private_versioned_and_encrypted() -> None:
     graph = made()
     assert {name: graph[name].inputs for name in KEPT if name.startswith("channel-bucket")} == {
         "channel-bucket": {"bucket": BUCKET, "forceDestroy": False, "tags": TAGS},
-        "channel-bucket-versioning": {"bucket": BUCKET, "versioningConfiguration": {"status": "Enabled"}},
+        "channel-bucket-versioning": {
+            "bucket": BUCKET,
+            "versioningConfiguration": {"status": "Enabled"},
+        },
         "channel-bucket-encryption": {
             "bucket": BUCKET,
             "rules": [{"applyServerSideEncryptionByDefault": {"sseAlgorithm": "AES256"}}],
         },
-        "channel-bucket-ownership": {"bucket": BUCKET, "rule": {"objectOwnership": "BucketOwnerEnforced"}},
+        "channel-bucket-ownership": {
+            "bucket": BUCKET,
+            "rule": {"objectOwnership": "BucketOwnerEnforced"},
+        },
         "channel-bucket-public-access": {
             "bucket": BUCKET,
             "blockPublicAcls": True,
@@ -97,7 +115,11 @@ def test_the_bucket_is_private_versioned_and_encrypted() -> None:
         },
         "channel-bucket-policy": {
             "bucket": BUCKET,
-            "policy": documents.text(documents.bucket_policy(f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=True)),
+            "policy": documents.text(
+                documents.bucket_policy(
+                    f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=True
+                )
+            ),
         },
     }
 
@@ -129,8 +151,12 @@ def test_nothing_under_firmware_expires() -> None:
 def test_with_protect_bucket_and_key_are_protected_and_kept(preview: bool) -> None:
     graph = made(preview=preview)
     assert sorted(resource.name for resource in graph if resource.protect) == KEPT
-    assert sorted(resource.name for resource in graph if resource.retain_on_delete) == sorted([*KEPT, "channel-artifact"])
-    assert graph["channel-bucket"].inputs["forceDestroy"] is False, "a protected bucket is never emptied"
+    assert sorted(resource.name for resource in graph if resource.retain_on_delete) == sorted(
+        [*KEPT, "channel-artifact"]
+    )
+    assert graph["channel-bucket"].inputs["forceDestroy"] is False, (
+        "a protected bucket is never emptied"
+    )
 
 
 def test_without_protect_the_bucket_goes_with_the_stack() -> None:
@@ -147,7 +173,11 @@ def test_protect_is_the_default() -> None:
 @pytest.mark.parametrize("image", [LOCAL_IMAGE, S3_IMAGE])
 @pytest.mark.parametrize("protect", [True, False])
 def test_a_protected_component_leaves_its_artifact_replaceable(image: Image, protect: bool) -> None:
-    graph = made(image=image, protect=protect, opts=pulumi.ResourceOptions(protect=True, retain_on_delete=True))
+    graph = made(
+        image=image,
+        protect=protect,
+        opts=pulumi.ResourceOptions(protect=True, retain_on_delete=True),
+    )
     artifact = graph["channel-artifact"]
     assert artifact.protect is False, "the next release replaces it"
     assert artifact.retain_on_delete is True, "an older image is the way back"
@@ -197,7 +227,8 @@ def test_the_manifest_is_known_before_anything_is_made(preview: bool) -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_the_manifest_comes_last(preview: bool) -> None:
-    """The image is there, the function has the manifest's digest and its rights, and S3 will wake it."""
+    """The image is there, the function has the manifest's digest and its rights, and S3 will wake
+    it."""
     graph = made(preview=preview)
     needed = {"channel-artifact", *graph.children("channel-controller")}
     assert needed <= graph.before("channel-manifest")
@@ -226,7 +257,9 @@ def test_during_a_rotation_the_first_key_signs_and_the_other_is_still_believed()
     graph = made(signing_keys=("2", "1"))
     arns = graph.exports["signingKeyArns"].value
     assert len(set(arns)) == 2
-    assert graph.exports["signingPublicKey"].value.count("BEGIN PUBLIC KEY") == 2, "devices get both"
+    assert graph.exports["signingPublicKey"].value.count("BEGIN PUBLIC KEY") == 2, (
+        "devices get both"
+    )
     rights = {
         action: s["Resource"]
         for s in graph["channel-controller-rights"].document("policy")["Statement"]
@@ -242,13 +275,19 @@ def test_the_controllers_role_is_there_before_the_policies_that_name_it() -> Non
     graph = made()
     for named in ("channel-signing-key-1", "channel-bucket-policy"):
         assert "channel-controller-role" in graph.before(named)
-    assert {"channel-signing-key-1", "channel-presign-role"} <= graph.before("channel-controller-rights")
+    assert {"channel-signing-key-1", "channel-presign-role"} <= graph.before(
+        "channel-controller-rights"
+    )
     assert "channel-controller-rights" in graph.before("channel-controller-function")
 
 
 def test_the_roles_trust_one_service_each() -> None:
     graph = made()
-    assert {role.name: role.inputs for role in graph.of("Role") if role.name != "channel-monitoring-event-log-role"} == {
+    assert {
+        role.name: role.inputs
+        for role in graph.of("Role")
+        if role.name != "channel-monitoring-event-log-role"
+    } == {
         "channel-controller-role": {
             "name": f"{P}-stable-controller",
             "description": "The rollout controller's function",
@@ -281,7 +320,9 @@ def test_a_stack_exports_its_channel() -> None:
         "controllerName": f"{P}-stable-controller",
         "signingKeyArns": exports["signingKeyArns"],
         "signingPublicKey": PUBLIC_KEY,
-        "dashboardUrl": f"https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#dashboards/dashboard/{P}",
+        "dashboardUrl": (
+            f"https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#dashboards/dashboard/{P}"
+        ),
         "notificationsTopicArn": f"arn:aws:sns:us-east-1:123456789012:{P}-notifications",
         "alarmNames": {
             short: f"{P}-{short}"
@@ -296,7 +337,8 @@ def test_a_stack_exports_its_channel() -> None:
             )
         },
         "eventLogGroups": {
-            events: f"/iot-ota/{P}/{events}" for events in ("job-events", "device-registry-events", "thing-group-events")
+            events: f"/iot-ota/{P}/{events}"
+            for events in ("job-events", "device-registry-events", "thing-group-events")
         },
         "release": {
             "version": "2.1.0",

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from components.naming import MAX_TAGS
-from tests.unit.harness import PROJECT, STACKS, Account, Graph, Resource, program, stack_config, whole
+from tests.unit.harness import (
+    PROJECT,
+    STACKS,
+    Account,
+    Graph,
+    Resource,
+    program,
+    stack_config,
+    whole,
+)
 
 pytestmark = pytest.mark.parametrize("stack", STACKS)
 
@@ -19,15 +28,23 @@ DOCUMENTS = ("policy", "assumeRolePolicy")
 
 WILDCARDS = {
     # resource of an Allow: why it ends in, or is, a wildcard
-    r"\*": "IAM knows no narrower resource (ListJobs, ListThingGroups, PutMetricData, DescribeAlarms), or a key's own policy",
-    r"arn:aws:s3:::[^/]+/firmware/\*": "images: any release may be offered, or offered again",
-    r"arn:aws:iot:[^:]+:[^:]+:job/[0-9a-f]{8}-stable-\*": "the channel's jobs, made when a release is offered",
-    r"arn:aws:iot:[^:]+:[^:]+:thinggroup/.+-stable-rollback-\*": "the channel's rollback groups, made by a rollback",
-    r"arn:aws:iot:[^:]+:[^:]+:thing/iot-fleet-[0-9a-f]{8}-\*": "the fleet's devices, which join after the deployment",
-    r"arn:aws:logs:[^:]+:[^:]+:log-group:[^*]+:\*": "log streams, named by who writes them",
-    r"arn:aws:iot:[^:]+:[^:]+:topic(filter)?/\$aws/things/\$\{iot:Connection\.Thing\.ThingName\}/(jobs|shadow)/.*": (
-        "a device's own topics"
+    r"\*": (
+        "IAM knows no narrower resource (ListJobs, ListThingGroups, PutMetricData, DescribeAlarms),"
+        " or a key's own policy"
     ),
+    r"arn:aws:s3:::[^/]+/firmware/\*": "images: any release may be offered, or offered again",
+    r"arn:aws:iot:[^:]+:[^:]+:job/[0-9a-f]{8}-stable-\*": (
+        "the channel's jobs, made when a release is offered"
+    ),
+    r"arn:aws:iot:[^:]+:[^:]+:thinggroup/.+-stable-rollback-\*": (
+        "the channel's rollback groups, made by a rollback"
+    ),
+    r"arn:aws:iot:[^:]+:[^:]+:thing/iot-fleet-[0-9a-f]{8}-\*": (
+        "the fleet's devices, which join after the deployment"
+    ),
+    r"arn:aws:logs:[^:]+:[^:]+:log-group:[^*]+:\*": "log streams, named by who writes them",
+    r"arn:aws:iot:[^:]+:[^:]+:topic(filter)?/\$aws/things/"
+    r"\$\{iot:Connection\.Thing\.ThingName\}/(jobs|shadow)/.*": ("a device's own topics"),
 }
 
 ONLY_ANYWHERE = {
@@ -68,47 +85,82 @@ def setting(stack: str, key: str) -> Any:
 
 def allowed(graph: Graph, key: str) -> list[tuple[Resource, str]]:
     """Every action, or every resource, that some policy allows."""
-    return [(r, item) for r, s in statements(graph) if s["Effect"] == "Allow" for item in listed(s.get(key, []))]
+    return [
+        (r, item)
+        for r, s in statements(graph)
+        if s["Effect"] == "Allow"
+        for item in listed(s.get(key, []))
+    ]
 
 
 def test_no_policy_allows_a_wildcard_action(stack: str) -> None:
-    assert [(resource, action) for resource, action in allowed(whole(stack), "Action") if "*" in action] == []
+    assert [
+        (resource, action) for resource, action in allowed(whole(stack), "Action") if "*" in action
+    ] == []
 
 
 def test_every_wildcard_resource_has_a_reason(stack: str) -> None:
     wild = [(resource, item) for resource, item in allowed(whole(stack), "Resource") if "*" in item]
-    unexplained = [(resource, item) for resource, item in wild if not any(re.fullmatch(pattern, item) for pattern in WILDCARDS)]
-    assert unexplained == [], "name what is allowed, or add the wildcard to WILDCARDS with its reason"
+    unexplained = [
+        (resource, item)
+        for resource, item in wild
+        if not any(re.fullmatch(pattern, item) for pattern in WILDCARDS)
+    ]
+    assert unexplained == [], (
+        "name what is allowed, or add the wildcard to WILDCARDS with its reason"
+    )
 
 
 def test_every_reason_is_still_needed(stack: str) -> None:
     items = {item for _, item in allowed(whole(stack), "Resource")}
-    assert [pattern for pattern in WILDCARDS if not any(re.fullmatch(pattern, item) for item in items)] == []
+    assert [
+        pattern for pattern in WILDCARDS if not any(re.fullmatch(pattern, item) for item in items)
+    ] == []
 
 
 def test_only_calls_without_a_resource_are_allowed_on_all(stack: str) -> None:
     anywhere = {
         action
         for resource, statement in statements(whole(stack))
-        if statement.get("Resource") in ("*", ["*"]) and statement["Effect"] == "Allow" and "kms/key" not in resource.type
+        if statement.get("Resource") in ("*", ["*"])
+        and statement["Effect"] == "Allow"
+        and "kms/key" not in resource.type
         for action in listed(statement["Action"])
     }
     assert anywhere == ONLY_ANYWHERE
 
 
 def test_nobody_is_allowed_everything(stack: str) -> None:
-    open_ = [(r, s) for r, s in statements(whole(stack)) if s["Effect"] == "Allow" and s.get("Principal") in ("*", {"AWS": "*"})]
+    open_ = [
+        (r, s)
+        for r, s in statements(whole(stack))
+        if s["Effect"] == "Allow" and s.get("Principal") in ("*", {"AWS": "*"})
+    ]
     assert open_ == []
-    assert [r for r, s in statements(whole(stack)) if {"NotAction", "NotPrincipal", "NotResource"} & s.keys()] == []
+    assert [
+        r
+        for r, s in statements(whole(stack))
+        if {"NotAction", "NotPrincipal", "NotResource"} & s.keys()
+    ] == []
 
 
 def test_every_service_acts_for_this_account_only(stack: str) -> None:
     """The confused deputy: a service that acts for another customer must not reach this account."""
     granted = [(r, s) for r, s in statements(whole(stack)) if "Service" in s.get("Principal", {})]
-    assert len(granted) == 4, "two roles of the channel, one of monitoring, and the notifications' topic"
-    assert [r for r, s in granted if s["Condition"]["StringEquals"] != {"aws:SourceAccount": "123456789012"}] == []
+    assert len(granted) == 4, (
+        "two roles of the channel, one of monitoring, and the notifications' topic"
+    )
+    assert [
+        r
+        for r, s in granted
+        if s["Condition"]["StringEquals"] != {"aws:SourceAccount": "123456789012"}
+    ] == []
     # Lambda names no function when it assumes a role
-    without = [s["Principal"]["Service"] for _, s in granted if "aws:SourceArn" not in s["Condition"].get("ArnLike", {})]
+    without = [
+        s["Principal"]["Service"]
+        for _, s in granted
+        if "aws:SourceArn" not in s["Condition"].get("ArnLike", {})
+    ]
     assert without == ["lambda.amazonaws.com"]
 
 
@@ -143,7 +195,8 @@ def test_bucket_queue_and_topic_refuse_requests_without_tls(stack: str) -> None:
     denied = {
         resource.type.rpartition(":")[2]
         for resource, statement in statements(whole(stack))
-        if statement["Effect"] == "Deny" and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
+        if statement["Effect"] == "Deny"
+        and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
     }
     # MiniStack speaks plain HTTP and keeps to bucket policies
     assert denied == (set() if stack == "local" else {"BucketPolicy", "QueuePolicy", "TopicPolicy"})
@@ -161,7 +214,9 @@ def test_queues_are_encrypted_and_topics_hold_no_secret(stack: str) -> None:
 def test_what_cannot_be_made_again_is_protected_and_kept(stack: str) -> None:
     graph, protect = whole(stack), setting(stack, "protect")
     assert {r.type for r in graph if r.protect} == (PROTECTED if protect else set())
-    assert {r.type for r in graph if r.retain_on_delete and r.name != "channel-artifact"} == (PROTECTED if protect else set())
+    assert {r.type for r in graph if r.retain_on_delete and r.name != "channel-artifact"} == (
+        PROTECTED if protect else set()
+    )
     assert [r.name for r in graph if r.type in PROTECTED and bool(r.protect) != protect] == []
     assert [bucket.inputs["forceDestroy"] for bucket in graph.of("Bucket")] == [not protect]
 
@@ -174,8 +229,16 @@ def test_what_every_release_replaces_is_never_protected(stack: str) -> None:
 def test_everything_taggable_has_at_most_ten_tags_and_the_programs_own(stack: str) -> None:
     taggable = [resource for resource in whole(stack) if takes_tags(resource)]
     assert len(taggable) > 30
-    assert [resource for resource in taggable if len(resource.inputs.get("tags") or {}) not in range(3, MAX_TAGS + 1)] == []
-    assert [resource for resource in taggable if not {"project", "environment", "fleet"} <= resource.inputs["tags"].keys()] == []
+    assert [
+        resource
+        for resource in taggable
+        if len(resource.inputs.get("tags") or {}) not in range(3, MAX_TAGS + 1)
+    ] == []
+    assert [
+        resource
+        for resource in taggable
+        if not {"project", "environment", "fleet"} <= resource.inputs["tags"].keys()
+    ] == []
 
 
 def takes_tags(resource: Resource) -> bool:
@@ -189,7 +252,9 @@ def takes_tags(resource: Resource) -> bool:
 def test_logs_are_kept_as_long_as_the_stack_says(stack: str) -> None:
     groups = whole(stack).of("LogGroup")
     assert len(groups) == 4
-    assert {group.inputs["retentionInDays"] for group in groups} == {setting(stack, "logRetentionDays")}
+    assert {group.inputs["retentionInDays"] for group in groups} == {
+        setting(stack, "logRetentionDays")
+    }
 
 
 def test_the_function_writes_into_a_log_group_of_the_stack(stack: str) -> None:
@@ -206,7 +271,8 @@ def test_no_private_key_is_in_plain_text(stack: str) -> None:
 
 
 def test_everything_uses_the_default_provider(stack: str) -> None:
-    """An explicit one ignores the stack's `aws:` keys, endpoints included: the local stack would reach AWS."""
+    """An explicit one ignores the stack's `aws:` keys, endpoints included: the local stack would
+    reach AWS."""
     assert [resource for resource in whole(stack) if resource.provider] == []
 
 
@@ -219,16 +285,27 @@ def test_every_child_bears_the_name_of_its_parent(stack: str) -> None:
     graph = whole(stack)
     by_urn = {resource.urn: resource for resource in graph}
     children = [(r, by_urn[r.parent]) for r in graph if r.parent in by_urn]
-    assert [child for child, parent in children if not child.name.startswith(f"{parent.name}-")] == []
+    assert [
+        child for child, parent in children if not child.name.startswith(f"{parent.name}-")
+    ] == []
     assert [r for r in graph if r.custom and r.parent not in by_urn and r.name != "suffix"] == []
 
 
 def test_arns_are_made_of_partition_region_and_account(stack: str) -> None:
-    china = Account(partition="aws-cn", region="cn-north-1", number="210987654321", dns_suffix="amazonaws.com.cn")
+    china = Account(
+        partition="aws-cn",
+        region="cn-north-1",
+        number="210987654321",
+        dns_suffix="amazonaws.com.cn",
+    )
     text = json.dumps([dict(resource.inputs) for resource in program(stack, account=china)])
     arns = re.findall(r"arn:[^\"\\\s]*", text)
     assert len(arns) > 50
     assert [arn for arn in arns if not arn.startswith("arn:aws-cn:")] == []
-    regional = [arn for arn in arns if not arn.startswith(("arn:aws-cn:s3:", "arn:aws-cn:iam:", "arn:aws-cn:sts:"))]
+    regional = [
+        arn
+        for arn in arns
+        if not arn.startswith(("arn:aws-cn:s3:", "arn:aws-cn:iam:", "arn:aws-cn:sts:"))
+    ]
     assert [arn for arn in regional if arn.split(":")[3:5] != ["cn-north-1", "210987654321"]] == []
     assert "123456789012" not in text

@@ -9,7 +9,15 @@ import pytest
 
 from components import documents, monitoring
 from components.documents import METRIC_NAMESPACE
-from components.monitoring import ALARM_RULES, EVENT_ROUTES, Monitoring, MonitoringArgs, dashboard, event_sql, job_search
+from components.monitoring import (
+    ALARM_RULES,
+    EVENT_ROUTES,
+    Monitoring,
+    MonitoringArgs,
+    dashboard,
+    event_sql,
+    job_search,
+)
 from components.naming import ALARMS, EVENT_LOGS
 from tests.unit.examples import LOCATION, NAMES, TAGS, P
 from tests.unit.harness import ROOT, Graph, build
@@ -19,7 +27,9 @@ RULE = "iot_fleet_0a1b2c3d"
 
 
 @cache
-def made(*, preview: bool = False, notifications: tuple[str, ...] = (), tls_only: bool = True) -> Graph:
+def made(
+    *, preview: bool = False, notifications: tuple[str, ...] = (), tls_only: bool = True
+) -> Graph:
     args = MonitoringArgs(
         names=NAMES,
         location=LOCATION,
@@ -52,7 +62,12 @@ def test_it_is_logs_with_routes_alarms_a_topic_and_a_dashboard(preview: bool) ->
 
 def test_each_kind_of_event_has_a_log_group_named_with_fleet_and_suffix() -> None:
     assert {group.name: group.inputs for group in made().of("LogGroup")} == {
-        f"watch-{events}-log": {"name": f"/iot-ota/{P}/{events}", "retentionInDays": 7, "tags": TAGS} for events in EVENT_LOGS
+        f"watch-{events}-log": {
+            "name": f"/iot-ota/{P}/{events}",
+            "retentionInDays": 7,
+            "tags": TAGS,
+        }
+        for events in EVENT_LOGS
     }
 
 
@@ -61,7 +76,9 @@ def test_the_routes_fill_the_log_groups() -> None:
     assert {rule.name: rule.inputs for rule in made().of("TopicRule")} == {
         f"watch-{rule.replace('_', '-')}-rule": {
             "name": f"{RULE}_{rule}",
-            "description": f"Writes this stack's {rule.replace('_', ' ')} to the log group {events}",
+            "description": (
+                f"Writes this stack's {rule.replace('_', ' ')} to the log group {events}"
+            ),
             "enabled": True,
             "sqlVersion": "2016-03-23",
             "sql": event_sql(NAMES, topic, where),
@@ -77,17 +94,33 @@ def test_every_log_group_is_filled() -> None:
 
 
 def test_the_routes_take_this_stacks_events_only() -> None:
-    assert {rule: event_sql(NAMES, topic, where) for rule, (_, topic, where) in EVENT_ROUTES.items()} == {
-        "job_events": "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')",
-        "job_execution_events": "SELECT * FROM '$aws/events/jobExecution/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')",
-        "thing_events": f"SELECT * FROM '$aws/events/thing/+/+' WHERE regexp_matches(thingName, '^{P}-')",
-        "thing_type_events": f"SELECT * FROM '$aws/events/thingType/+/+' WHERE regexp_matches(thingTypeName, '^{P}-')",
-        "thing_type_association_events": (
-            f"SELECT * FROM '$aws/events/thingTypeAssociation/thing/+/thingType/+/+' WHERE regexp_matches(thingName, '^{P}-')"
+    assert {
+        rule: event_sql(NAMES, topic, where) for rule, (_, topic, where) in EVENT_ROUTES.items()
+    } == {
+        "job_events": (
+            "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')"
         ),
-        "thing_group_events": f"SELECT * FROM '$aws/events/thingGroup/+/+' WHERE regexp_matches(thingGroupName, '^{P}(-|$)')",
+        "job_execution_events": (
+            "SELECT * FROM '$aws/events/jobExecution/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')"
+        ),
+        "thing_events": (
+            f"SELECT * FROM '$aws/events/thing/+/+' WHERE regexp_matches(thingName, '^{P}-')"
+        ),
+        "thing_type_events": (
+            "SELECT * FROM '$aws/events/thingType/+/+' WHERE regexp_matches(thingTypeName,"
+            f" '^{P}-')"
+        ),
+        "thing_type_association_events": (
+            "SELECT * FROM '$aws/events/thingTypeAssociation/thing/+/thingType/+/+' WHERE"
+            f" regexp_matches(thingName, '^{P}-')"
+        ),
+        "thing_group_events": (
+            "SELECT * FROM '$aws/events/thingGroup/+/+' WHERE regexp_matches(thingGroupName,"
+            f" '^{P}(-|$)')"
+        ),
         "thing_group_membership_events": (
-            f"SELECT * FROM '$aws/events/thingGroupMembership/thingGroup/+/thing/+/+' WHERE regexp_matches(topic(5), '^{P}(-|$)')"
+            "SELECT * FROM '$aws/events/thingGroupMembership/thingGroup/+/thing/+/+' WHERE"
+            f" regexp_matches(topic(5), '^{P}(-|$)')"
         ),
         "thing_group_hierarchy_events": (
             "SELECT * FROM '$aws/events/thingGroupHierarchy/thingGroup/+/childThingGroup/+/+' "
@@ -104,14 +137,19 @@ def test_the_rules_write_into_these_log_groups_only() -> None:
         "assumeRolePolicy": documents.text(documents.event_log_trust(LOCATION, NAMES)),
         "tags": TAGS,
     }
-    arns = [f"arn:aws:logs:us-east-1:123456789012:log-group:/iot-ota/{P}/{events}" for events in EVENT_LOGS]
+    arns = [
+        f"arn:aws:logs:us-east-1:123456789012:log-group:/iot-ota/{P}/{events}"
+        for events in EVENT_LOGS
+    ]
     assert graph["watch-event-log-rights"].inputs == {
         "name": "event-logs",
         "role": f"{P}-event-logs",
         "policy": documents.text(documents.log_writing_policy(arns)),
     }
     for rule in graph.of("TopicRule"):
-        assert "watch-event-log-rights" in graph.before(rule.name), "IoT drops what the role may not write"
+        assert "watch-event-log-rights" in graph.before(rule.name), (
+            "IoT drops what the role may not write"
+        )
 
 
 CONTROLLER = {"Suffix": "0a1b2c3d", "Channel": "stable"}
@@ -127,7 +165,11 @@ ALARM_SHAPES: dict[str, dict[str, Any]] = {
         "datapointsToAlarm": 5,
         "treatMissingData": "breaching",
     },
-    "refused-manifest": {"metricName": "ManifestRefused", "evaluationPeriods": 5, "datapointsToAlarm": 5},
+    "refused-manifest": {
+        "metricName": "ManifestRefused",
+        "evaluationPeriods": 5,
+        "datapointsToAlarm": 5,
+    },
     "controller-errors": {
         "namespace": "AWS/Lambda",
         "metricName": "Errors",
@@ -172,7 +214,10 @@ def test_there_is_a_rule_for_every_alarm_that_a_gate_may_name() -> None:
 @pytest.mark.parametrize("preview", [False, True])
 def test_each_address_is_subscribed(preview: bool) -> None:
     graph = made(preview=preview, notifications=("ops@example.com", "dev@example.com"))
-    subscriptions = {item.name: (item.inputs["protocol"], item.inputs["endpoint"]) for item in graph.of("TopicSubscription")}
+    subscriptions = {
+        item.name: (item.inputs["protocol"], item.inputs["endpoint"])
+        for item in graph.of("TopicSubscription")
+    }
     assert subscriptions == {
         "watch-email-dev@example.com": ("email", "dev@example.com"),
         "watch-email-ops@example.com": ("email", "ops@example.com"),
@@ -183,7 +228,10 @@ def test_the_topic_takes_messages_from_alarms() -> None:
     graph = made()
     assert graph["watch-notifications"].inputs == {"name": f"{P}-notifications", "tags": TAGS}
     expected = documents.notifications_policy(TOPIC, LOCATION, NAMES, tls_only=True)
-    assert graph["watch-notifications-policy"].inputs == {"arn": TOPIC, "policy": documents.text(expected)}
+    assert graph["watch-notifications-policy"].inputs == {
+        "arn": TOPIC,
+        "policy": documents.text(expected),
+    }
 
 
 BODY = dashboard(
@@ -200,7 +248,9 @@ WIDGETS = {widget["properties"].get("title", "links"): widget for widget in BODY
 
 def test_the_dashboard_is_the_bodys_text() -> None:
     graph = made()
-    arns = {short: f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{P}-{short}" for short in ALARMS}
+    arns = {
+        short: f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{P}-{short}" for short in ALARMS
+    }
     expected = dashboard(
         names=NAMES,
         location=LOCATION,
@@ -249,15 +299,20 @@ def test_a_ring_stacks_its_devices_by_what_became_of_them() -> None:
 def test_the_dashboard_searches_the_stacks_jobs() -> None:
     expressions = [metric[0]["expression"] for metric in WIDGETS["Jobs"]["properties"]["metrics"]]
     assert expressions == [job_search(NAMES, metric) for metric in monitoring.JOB_METRICS]
-    assert expressions[2] == (
-        "SEARCH('{AWS/IoT,JobId} MetricName=\"SuccededJobExecutionTotalCount\" JobId=0a1b2c3d', 'Maximum', 60)"
+    assert (
+        expressions[2]
+        == "SEARCH('{AWS/IoT,JobId} MetricName=\"SuccededJobExecutionTotalCount\" JobId=0a1b2c3d',"
+        " 'Maximum', 60)"
     )
 
 
 AWS_METRICS = {
     # the names that AWS documents for these namespaces, of those used here
     "AWS/IoT": {
-        *(f"{state}JobExecutionTotalCount" for state in ("Queued", "InProgress", "Succeded", "Failed", "Rejected", "Canceled")),
+        *(
+            f"{state}JobExecutionTotalCount"
+            for state in ("Queued", "InProgress", "Succeded", "Failed", "Rejected", "Canceled")
+        ),
         *(f"Connect.{result}" for result in ("Success", "AuthError", "ClientError", "Throttle")),
         "Failure",
     },
@@ -276,7 +331,11 @@ def test_dashboard_and_alarms_name_only_metrics_that_exist() -> None:
     }
     watched = {(rule.namespace, rule.metric) for rule in ALARM_RULES.values()}
     searched = {("AWS/IoT", metric) for metric in monitoring.JOB_METRICS}
-    unknown = {(namespace, metric) for namespace, metric in shown | watched | searched if metric not in AWS_METRICS[namespace]}
+    unknown = {
+        (namespace, metric)
+        for namespace, metric in shown | watched | searched
+        if metric not in AWS_METRICS[namespace]
+    }
     assert unknown == set()
 
 
@@ -288,10 +347,16 @@ def test_the_controller_publishes_what_is_shown_and_watched() -> None:
 
 def test_the_dashboard_links_to_every_log() -> None:
     markdown = WIDGETS["links"]["properties"]["markdown"]
-    for group in ("aws$252Flambda$252Fthe-function", *(f"iot-ota$252F{P}$252F{events}" for events in EVENT_LOGS)):
+    for group in (
+        "aws$252Flambda$252Fthe-function",
+        *(f"iot-ota$252F{P}$252F{events}" for events in EVENT_LOGS),
+    ):
         assert f"region=us-east-1#logsV2:log-groups/log-group/$252F{group})" in markdown
 
 
 def test_the_url_leads_to_the_dashboard() -> None:
     url = made().exports["dashboardUrl"].value
-    assert url == f"https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#dashboards/dashboard/{P}"
+    assert (
+        url
+        == f"https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#dashboards/dashboard/{P}"
+    )

@@ -26,7 +26,10 @@ AWS = {
     "event log role (CreateRole)": (LONGEST.event_log_role, r"[\w+=,.@-]{1,64}"),
     "queue (CreateQueue)": (LONGEST.dead_letters, r"[a-zA-Z0-9_-]{1,80}"),
     "event rule (PutRule)": (LONGEST.tick, r"[.\-_A-Za-z0-9]{1,64}"),
-    "key alias (CreateAlias)": (LONGEST.signing_alias("12345678"), r"(?!alias/aws/)alias/[a-zA-Z0-9/_-]{1,250}"),
+    "key alias (CreateAlias)": (
+        LONGEST.signing_alias("12345678"),
+        r"(?!alias/aws/)alias/[a-zA-Z0-9/_-]{1,250}",
+    ),
     "topic (CreateTopic)": (LONGEST.notifications, r"[a-zA-Z0-9_-]{1,256}"),
     "dashboard (PutDashboard)": (LONGEST.prefix, r"[A-Za-z0-9_-]{1,255}"),
     "thing type (CreateThingType)": (LONGEST.thing_type("t" * 98), r"[a-zA-Z0-9:_-]{1,128}"),
@@ -36,21 +39,32 @@ AWS = {
     "device policy (CreatePolicy)": (LONGEST.device_policy, r"[\w+=,.@-]{1,128}"),
     "function log (CreateLogGroup)": (LONGEST.controller_log, r"[.\-_/#A-Za-z0-9]{1,512}"),
     **{
-        f"log {events} (CreateLogGroup)": (LONGEST.event_log(events), r"[.\-_/#A-Za-z0-9]{1,512}") for events in naming.EVENT_LOGS
+        f"log {events} (CreateLogGroup)": (LONGEST.event_log(events), r"[.\-_/#A-Za-z0-9]{1,512}")
+        for events in naming.EVENT_LOGS
     },
-    **{f"alarm {short} (PutMetricAlarm)": (LONGEST.alarm(short), r"[ -~]{1,255}") for short in naming.ALARMS},
-    "topic rule (CreateTopicRule)": (LONGEST.rule("thing_type_association_events"), r"[a-zA-Z0-9_]{1,128}"),
+    **{
+        f"alarm {short} (PutMetricAlarm)": (LONGEST.alarm(short), r"[ -~]{1,255}")
+        for short in naming.ALARMS
+    },
+    "topic rule (CreateTopicRule)": (
+        LONGEST.rule("thing_type_association_events"),
+        r"[a-zA-Z0-9_]{1,128}",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", AWS)
 def test_the_longest_name_is_one_that_aws_takes(what: str) -> None:
     name, pattern = AWS[what]
-    assert re.fullmatch(pattern, name), f"{what}: {name!r} of {len(name)} characters does not match {pattern}"
+    assert re.fullmatch(pattern, name), (
+        f"{what}: {name!r} of {len(name)} characters does not match {pattern}"
+    )
 
 
 @given(FLEETS, SUFFIXES, WORDS)
-def test_every_name_says_which_fleet_and_stack_it_belongs_to(fleet: str, suffix: str, channel: str) -> None:
+def test_every_name_says_which_fleet_and_stack_it_belongs_to(
+    fleet: str, suffix: str, channel: str
+) -> None:
     names = Names(fleet=fleet, suffix=suffix, channel=channel)
     of_stack = [
         names.bucket,
@@ -112,7 +126,12 @@ def test_ten_tags_are_the_most() -> None:
 
 
 def test_arns_are_made_of_the_location() -> None:
-    china = Location(partition="aws-cn", region="cn-north-1", account="123456789012", dns_suffix="amazonaws.com.cn")
+    china = Location(
+        partition="aws-cn",
+        region="cn-north-1",
+        account="123456789012",
+        dns_suffix="amazonaws.com.cn",
+    )
     assert china.arn("iot", "rule/x") == "arn:aws-cn:iot:cn-north-1:123456789012:rule/x"
     assert china.account_root == "arn:aws-cn:iam::123456789012:root"
 
@@ -127,4 +146,6 @@ def test_arns_are_made_of_the_location() -> None:
 )
 def test_console_links_follow_the_partition(partition: str, region: str, host: str) -> None:
     location = Location(partition=partition, region=region, account="123456789012", dns_suffix="")
-    assert location.console("alarmsV2:") == f"https://{host}/cloudwatch/home?region={region}#alarmsV2:"
+    assert (
+        location.console("alarmsV2:") == f"https://{host}/cloudwatch/home?region={region}#alarmsV2:"
+    )

@@ -19,8 +19,18 @@ from rollout.state import Rollback
 from tests.unit.ops_cloud import GOOD, NAMES, NEW, NOW, PROVED, PROVING, STACK, Cloud, offer
 
 THING = "fleet-0123abcd-0001"
-CANDIDATE_JOB, OLD_JOB, BACK_JOB = NAMES.job("canary", 200), NAMES.job("canary", 100), NAMES.job(RESERVED, 300)
-BACK = Rollback(offer=offer(300, GOOD), failed="2.3.0", reason="bad", exposing=(CANDIDATE_JOB,), started_at=NOW - 60)
+CANDIDATE_JOB, OLD_JOB, BACK_JOB = (
+    NAMES.job("canary", 200),
+    NAMES.job("canary", 100),
+    NAMES.job(RESERVED, 300),
+)
+BACK = Rollback(
+    offer=offer(300, GOOD),
+    failed="2.3.0",
+    reason="bad",
+    exposing=(CANDIDATE_JOB,),
+    started_at=NOW - 60,
+)
 
 
 @pytest.fixture
@@ -53,9 +63,21 @@ def test_a_device_that_has_not_taken_its_job(cloud: Cloud) -> None:
     assert found["shouldRun"] == {"version": "2.3.0", "sha256": NEW.sha256, "sequence": 200}
     assert [job["job"] for job in found["jobs"]] == [CANDIDATE_JOB, OLD_JOB], "the newest first"
     assert set(found["jobs"][0]) == {
-        "job", "ring", "sequence", "description", "status", "queuedAt", "startedAt", "lastUpdatedAt", "details", "why",
-    }  # fmt: skip
-    assert found["why"] == ["it runs 2.2.0, it should run 2.3.0: it has not taken the job: it is offline, or busy with another"]
+        "job",
+        "ring",
+        "sequence",
+        "description",
+        "status",
+        "queuedAt",
+        "startedAt",
+        "lastUpdatedAt",
+        "details",
+        "why",
+    }
+    assert found["why"] == [
+        "it runs 2.2.0, it should run 2.3.0: it has not taken the job: it is offline, or busy with"
+        " another"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,20 +90,26 @@ def test_a_device_that_has_not_taken_its_job(cloud: Cloud) -> None:
         ("REMOVED", {}, "removed"),
     ],
 )
-def test_why_a_device_does_not_run_what_it_should(cloud: Cloud, status: str, details: dict[str, str], why: str) -> None:
+def test_why_a_device_does_not_run_what_it_should(
+    cloud: Cloud, status: str, details: dict[str, str], why: str
+) -> None:
     cloud.executions[CANDIDATE_JOB, status] = [THING]
     cloud.details[CANDIDATE_JOB, THING] = details
     assert report(cloud)["why"] == [f"it runs 2.2.0, it should run 2.3.0: {why}"]
 
 
 def test_a_device_without_the_job_and_one_that_is_up_to_date(cloud: Cloud) -> None:
-    assert report(cloud)["why"] == ["it runs 2.2.0, it should run 2.3.0; AWS has not given it that job"]
+    assert report(cloud)["why"] == [
+        "it runs 2.2.0, it should run 2.3.0; AWS has not given it that job"
+    ]
     runs(cloud, NEW, 200)
     assert report(cloud)["why"] == ["it runs 2.3.0, as it should"]
 
 
 @pytest.mark.parametrize(("done_at", "does"), [(None, "brings"), (NOW, "brought")])
-def test_an_exposed_device_names_the_rollback(cloud: Cloud, done_at: float | None, does: str) -> None:
+def test_an_exposed_device_names_the_rollback(
+    cloud: Cloud, done_at: float | None, does: str
+) -> None:
     cloud.remember(replace(PROVED, sequence=300, rollback=replace(BACK, done_at=done_at)), BACK_JOB)
     cloud.groups[THING].append("fleet-0123abcd-stable-rollback-300")
     cloud.executions[BACK_JOB, "SUCCEEDED"] = [THING]
@@ -90,7 +118,10 @@ def test_an_exposed_device_names_the_rollback(cloud: Cloud, done_at: float | Non
     assert (found["rollbacks"], found["shouldRun"]["sequence"]) == ([300], 300)
     assert found["why"] == [
         "it runs 2.2.0, as it should",
-        f"it was exposed to a release that was taken back; rollback-300 {does} it back to 2.2.0, after 2.3.0 failed",
+        (
+            f"it was exposed to a release that was taken back; rollback-300 {does} it back to"
+            " 2.2.0, after 2.3.0 failed"
+        ),
     ]
 
 
@@ -98,7 +129,10 @@ def test_a_device_of_no_ring_that_never_reported(cloud: Cloud) -> None:
     cloud.groups[THING], cloud.shadows = [], {}
     found = report(cloud)
     assert (found["reported"], found["shouldRun"]) == (None, None)
-    assert found["why"] == ["it is in no ring of this stack, so no release reaches it", "it has never reported what it runs"]
+    assert found["why"] == [
+        "it is in no ring of this stack, so no release reaches it",
+        "it has never reported what it runs",
+    ]
     cloud.shadows[THING] = {"state": {"reported": {"firmware": "none of your business"}}}
     assert report(cloud)["reported"] is None
 
@@ -107,7 +141,10 @@ def test_without_the_controllers_memory_the_rest_is_told(cloud: Cloud) -> None:
     del cloud.objects[state_key("stable")]
     found = report(cloud)
     assert found["reported"]["version"] == "2.2.0"
-    assert found["why"] == ["what it should run cannot be told: state.json is missing although jobs of the channel exist"]
+    assert found["why"] == [
+        "what it should run cannot be told: state.json is missing although jobs of the channel"
+        " exist"
+    ]
 
 
 def test_a_person_reads_it(cloud: Cloud) -> None:
@@ -118,7 +155,10 @@ def test_a_person_reads_it(cloud: Cloud) -> None:
         console.print(show.device(report(cloud), NOW), soft_wrap=True)
     told = captured.get()
     assert "  it runs 2.2.0, it should run 2.3.0: self-test failed\nRing        canary\n" in told
-    assert f"Runs        2.2.0 (sha256 {GOOD.sha256[:12]}...), sequence 100, hardware gateway-a1, reported " in told
+    assert (
+        f"Runs        2.2.0 (sha256 {GOOD.sha256[:12]}...), sequence 100, hardware gateway-a1,"
+        " reported " in told
+    )
     assert f"  {CANDIDATE_JOB}: FAILED, " in told
     assert "\n    self-test failed\n" in told
 
@@ -130,4 +170,7 @@ def test_json_is_the_report_and_an_unknown_thing_one_line(
     assert ops.__main__.main(["device", "0001", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == report(cloud)
     assert ops.__main__.main(["device", "0002"]) == 1
-    assert capsys.readouterr().err == "device: there is no thing 0002 in eu-west-1; the stack's declared devices are 0001\n"
+    assert (
+        capsys.readouterr().err
+        == "device: there is no thing 0002 in eu-west-1; the stack's declared devices are 0001\n"
+    )

@@ -1,4 +1,5 @@
-"""`python -m ops plan`: the stack files and the examples of docs/, foretold; what it prints, costs and refuses."""
+"""`python -m ops plan`: the stack files and the examples of docs/, foretold; what it prints, costs
+and refuses."""
 
 from __future__ import annotations
 
@@ -92,13 +93,21 @@ def test_staged_starts_rings_at_night_and_rolls_back_on_its_alarm() -> None:
         assert ring.started is not None
         assert 1 <= (START // 60 + ring.started) % 1440 / 60 < 5
     defect = Simulation(release, replace(fleet, alarm="device-health", alarm_after=600)).run()
-    assert [event.what for event in defect.events] == ["started", "failed", "rollback", "rolled-back"]
+    assert [event.what for event in defect.events] == [
+        "started",
+        "failed",
+        "rollback",
+        "rolled-back",
+    ]
     assert (defect.exposed, defect.updated) == (200, 0)
 
 
 def test_blue_starts_when_a_person_has_approved_green() -> None:
     release = example("blue-green")
-    waits = {minutes: Simulation(release, Fleet(devices=2000, approval_minutes=minutes)).run() for minutes in (0, 1440, None)}
+    waits = {
+        minutes: Simulation(release, Fleet(devices=2000, approval_minutes=minutes)).run()
+        for minutes in (0, 1440, None)
+    }
     blue = {minutes: sim.rings["blue"].started for minutes, sim in waits.items()}
     assert blue[0] is not None
     assert (blue[1440], blue[None]) == (blue[0] + 1440, None)
@@ -114,7 +123,10 @@ def test_reading_a_stack_leaves_no_configuration_behind() -> None:
 def test_the_command_line_loads_nothing_heavy_to_list_its_commands() -> None:
     heavy = "{'pulumi', 'pulumi_aws', 'components', 'matplotlib', 'yaml'} & set(sys.modules)"
     ran = subprocess.run(
-        [sys.executable, "-c", f"import sys, ops.plan; print(sorted({heavy}))"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", f"import sys, ops.plan; print(sorted({heavy}))"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
 
@@ -125,14 +137,21 @@ def test_the_command_line_loads_nothing_heavy_to_list_its_commands() -> None:
 def test_markdown_holds_what_json_holds(run: Run) -> None:
     _, text, _ = run("--stack", "prod", "--markdown")
     made = json.loads(run("--stack", "prod", "--json")[1])["plan"]
-    assert [row[:2] for row in rows(text, "2.1.0 on prod")] == [["canary", "100"], ["early", "1,000"], ["broad", "8,900"]]
+    assert [row[:2] for row in rows(text, "2.1.0 on prod")] == [
+        ["canary", "100"],
+        ["early", "1,000"],
+        ["broad", "8,900"],
+    ]
     bad = rows(text, "If it turns out bad")
     assert [(row[0], row[1], row[2], row[3]) for row in bad] == [
-        (one.get("ring", "-"), one["how"], f"{one['course']['exposed']:,}", f"{one['bound']:,}") for one in made["bad"]
+        (one.get("ring", "-"), one["how"], f"{one['course']['exposed']:,}", f"{one['bound']:,}")
+        for one in made["bad"]
     ]
     assert len(bad) == 7
     limits = rows(text, "Limits")
-    assert [(row[0], row[3] == "yes") for row in limits] == [(one["what"], one["kept"]) for one in made["limits"]]
+    assert [(row[0], row[3] == "yes") for row in limits] == [
+        (one["what"], one["kept"]) for one in made["limits"]
+    ]
     assert all(row[4] for row in limits), "every limit says whose it is"
     assert "A person must approve early" in text
 
@@ -140,7 +159,14 @@ def test_markdown_holds_what_json_holds(run: Run) -> None:
 def test_the_terminal_shows_the_same_tables(run: Run) -> None:
     code, text, _ = run("--stack", "prod")
     assert code == 0
-    for word in ("canary", "If it turns out bad", "this release", "Limits", "devices reached a minute", "Every ring has passed"):
+    for word in (
+        "canary",
+        "If it turns out bad",
+        "this release",
+        "Limits",
+        "devices reached a minute",
+        "Every ring has passed",
+    ):
         assert word in text
     assert "**" not in text
 
@@ -163,7 +189,10 @@ def test_what_does_not_pass_is_said_and_told_by_the_exit_code(run: Run) -> None:
     [
         ([], "which stack? --stack prod reads Pulumi.prod.yaml"),
         (["--stack", "nowhere"], "Pulumi.nowhere.yaml cannot be read"),
-        (["--stack", "prod", "--failure-rate", "60%", "--rejects", "50%"], "together are more than the fleet"),
+        (
+            ["--stack", "prod", "--failure-rate", "60%", "--rejects", "50%"],
+            "together are more than the fleet",
+        ),
         (["--stack", "prod", "--plot", "plan.txt"], "a plot is one of .png, .svg, .pdf"),
         (["--stack", "prod", "--plot", "/nowhere/plan.png"], "cannot be written"),
     ],
@@ -177,7 +206,13 @@ def test_a_mistake_is_one_line(run: Run, words: list[str], says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--offline", "30"], ["--devices", "-1"], ["--update-minutes", "6-4"], ["--failure-rate", "x"]]
+    "words",
+    [
+        ["--offline", "30"],
+        ["--devices", "-1"],
+        ["--update-minutes", "6-4"],
+        ["--failure-rate", "x"],
+    ],
 )
 def test_a_number_that_makes_no_sense_is_refused(run: Run, words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -210,7 +245,9 @@ def compared() -> dict[str, plan.Comparison]:
     return {one.name: one for one in plan.compare(prod(), Fleet(devices=UNDECLARED))}
 
 
-def test_the_scenarios_are_printed_as_they_are_computed(run: Run, compared: dict[str, plan.Comparison]) -> None:
+def test_the_scenarios_are_printed_as_they_are_computed(
+    run: Run, compared: dict[str, plan.Comparison]
+) -> None:
     code, text, _ = run("--stack", "prod", "--scenarios", "--markdown")
     assert code == 0
     shown = rows(text, "Scenarios, 10,000 devices")
@@ -223,7 +260,9 @@ def test_the_scenarios_are_printed_as_they_are_computed(run: Run, compared: dict
         assert row[3] == f"{one.recipe.exposed:,}"
 
 
-def test_a_bad_release_is_stopped_and_taken_back_by_ours_alone(compared: dict[str, plan.Comparison]) -> None:
+def test_a_bad_release_is_stopped_and_taken_back_by_ours_alone(
+    compared: dict[str, plan.Comparison],
+) -> None:
     unseen = "defect shows 8 h after installing, no alarm sees it"
     for name, one in compared.items():
         if not one.bad:
@@ -236,7 +275,9 @@ def test_a_bad_release_is_stopped_and_taken_back_by_ours_alone(compared: dict[st
     assert compared["bad in 5 % of the devices"].recipe.left == UNDECLARED * 0.95
     assert compared["silent bricks: every device begins and dies"].recipe.bricked == UNDECLARED
     assert compared["silent bricks: every device begins and dies"].ours.bricked == 100
-    assert all(one.recipe.returns == 0 for one in compared.values()), "the recipe takes nothing back"
+    assert all(one.recipe.returns == 0 for one in compared.values()), (
+        "the recipe takes nothing back"
+    )
 
 
 # Cost and limits
@@ -262,7 +303,9 @@ def test_a_rollback_costs_what_was_exposed_and_not_the_fleet() -> None:
     assert (last.how, last.course.returns) == ("is ordered back", 10_000)
     assert last.course.back is not None
     assert last.course.stopped is not None
-    assert last.course.back - last.course.stopped >= 8_900 / 1000, "a job reaches 1,000 devices a minute"
+    assert last.course.back - last.course.stopped >= 8_900 / 1000, (
+        "a job reaches 1,000 devices a minute"
+    )
 
 
 def test_every_price_says_where_it_was_read() -> None:
@@ -292,22 +335,34 @@ def test_a_limit_that_is_not_kept_is_said(what: str, fleet: Fleet) -> None:
 
 
 def test_the_worse_reading_of_executed_is_shown() -> None:
-    """With 95 % that reject, what counts them too never reaches the threshold: only the gate stops the release."""
+    """With 95 % that reject, what counts them too never reaches the threshold: only the gate stops
+    the release."""
     fleet = Fleet(devices=100_000, failing=0.05, rejecting=0.95)
     release = replace(
-        prod(), rings=tuple(replace(ring, gate=Gate(failure_limit=FailureLimit(minimum=30))) for ring in prod().rings)
+        prod(),
+        rings=tuple(
+            replace(ring, gate=Gate(failure_limit=FailureLimit(minimum=30)))
+            for ring in prod().rings
+        ),
     )
-    finished, ended = (plan.simulate(release, replace(fleet, executed=reading)).exposed for reading in ("finished", "ended"))
+    finished, ended = (
+        plan.simulate(release, replace(fleet, executed=reading)).exposed
+        for reading in ("finished", "ended")
+    )
     assert plan.worse(release, fleet).exposed == max(finished, ended) == ended > finished
 
 
 def test_the_bound_is_of_what_has_begun_until_the_cancel_is_through() -> None:
-    release: Any = replace(prod(), pace=replace(prod().pace, base_per_minute=None, maximum_per_minute=10))
+    release: Any = replace(
+        prod(), pace=replace(prod().pace, base_per_minute=None, maximum_per_minute=10)
+    )
     fleet = Fleet(devices=10_000, failing=1.0, update_minutes=(5, 5), cancel_minutes=2)
     sim = Simulation(release, fleet).run()
     needed = release.rings[0].gate.failure_limit.minimum
     assert plan.bound(sim, "canary") == needed - 1 + 10 * (5 + 2)
-    assert plan.bound(Simulation(release, replace(fleet, failing=0.5)), "early") == 1100, "of a part: its rings"
+    assert plan.bound(Simulation(release, replace(fleet, failing=0.5)), "early") == 1100, (
+        "of a part: its rings"
+    )
     with pytest.raises(KeyError):
         plan.bound(sim, "nowhere")
 
@@ -319,7 +374,9 @@ def test_a_gate_without_failures_passes_a_plan_of_no_devices_to_a_person() -> No
     assert "too few to prove anything" in made.good.waiting
 
 
-def test_the_readme_quotes_the_scenarios_as_they_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_quotes_the_scenarios_as_they_are_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert ops.__main__.main(["plan", "--stack", "prod", "--scenarios", "--markdown"]) == 0
     printed: dict[str, dict[str, str]] = {}
     scenario = ""
@@ -330,9 +387,18 @@ def test_the_readme_quotes_the_scenarios_as_they_are_printed(capsys: pytest.Capt
         if settings in ("prod", "recipe"):
             scenario = name or scenario
             printed.setdefault(scenario, {})[settings] = " ; ".join(cells)
-    table = (ROOT / "README.md").read_text().split("| scenario | prod | recipe |\n|---|---|---|\n")[1].split("\n\n")[0]
+    table = (
+        (ROOT / "README.md")
+        .read_text()
+        .split("| scenario | prod | recipe |\n|---|---|---|\n")[1]
+        .split("\n\n")[0]
+    )
     for row in table.splitlines():
         scenario, prod, recipe = [cell.strip() for cell in row.strip("|").split("|")]
         for settings, cell in (("prod", prod), ("recipe", recipe)):
-            for figure in re.findall(r"\d+ d\b(?: \d+ h)?|\d+ h\b(?: \d+ min)?|\d+ min|[\d,]*\d", cell):
-                assert figure in printed[scenario][settings], f"README, {scenario}, {settings}: {figure} is not what plan prints"
+            for figure in re.findall(
+                r"\d+ d\b(?: \d+ h)?|\d+ h\b(?: \d+ min)?|\d+ min|[\d,]*\d", cell
+            ):
+                assert figure in printed[scenario][settings], (
+                    f"README, {scenario}, {settings}: {figure} is not what plan prints"
+                )

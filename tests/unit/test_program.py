@@ -8,7 +8,16 @@ import pytest
 
 from components.settings import SettingsError
 from rollout.release import Manifest, sha256
-from tests.unit.harness import PROJECT, STACKS, UNKNOWN, Graph, Resource, program, stack_config, whole
+from tests.unit.harness import (
+    PROJECT,
+    STACKS,
+    UNKNOWN,
+    Graph,
+    Resource,
+    program,
+    stack_config,
+    whole,
+)
 
 EXPORTS = [
     "alarmNames",
@@ -39,7 +48,9 @@ def differs(update: Any, preview: Any) -> bool:
     if preview is UNKNOWN:
         return False
     if isinstance(update, dict) and isinstance(preview, dict):
-        return update.keys() != preview.keys() or any(differs(update[key], preview[key]) for key in update)
+        return update.keys() != preview.keys() or any(
+            differs(update[key], preview[key]) for key in update
+        )
     if isinstance(update, list) and isinstance(preview, list):
         return len(update) != len(preview) or any(map(differs, update, preview))
     return bool(update != preview)
@@ -66,7 +77,10 @@ def test_a_preview_has_the_graph_of_the_update(stack: str) -> None:
         "depends on other things in a preview"
     )
     changed = [
-        f"{r.name}: {key}" for urn, r in preview.items() for key in r.inputs if differs(update[urn].inputs[key], r.inputs[key])
+        f"{r.name}: {key}"
+        for urn, r in preview.items()
+        for key in r.inputs
+        if differs(update[urn].inputs[key], r.inputs[key])
     ]
     assert changed == [], "a preview showed other inputs than the update has"
 
@@ -79,7 +93,11 @@ def test_the_manifest_is_known_in_both(stack: str, preview: bool) -> None:
     assert content == whole(stack)["channel-manifest"].inputs["content"]
     assert Manifest.parse(content).firmware.version == graph.exports["release"].value["version"]
     variables = graph["channel-controller-function"].inputs["environment"]["variables"]
-    assert variables["MANIFEST_SHA256"] == sha256(content) == graph.exports["release"].value["manifestSha256"]
+    assert (
+        variables["MANIFEST_SHA256"]
+        == sha256(content)
+        == graph.exports["release"].value["manifestSha256"]
+    )
 
 
 @pytest.mark.parametrize("preview", [False, True])
@@ -114,7 +132,9 @@ def test_every_output_that_names_something_names_a_resource() -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_stack_is_a_suffix_a_fleet_a_channel_and_perhaps_the_account(stack: str) -> None:
     owns = stack_config(stack)[f"{PROJECT}:ownsAccountSettings"] == "true"
-    top = sorted(resource.name for resource in whole(stack) if resource.parent.endswith(f"{PROJECT}-{stack}"))
+    top = sorted(
+        resource.name for resource in whole(stack) if resource.parent.endswith(f"{PROJECT}-{stack}")
+    )
     assert top == sorted(["channel", "fleet", "suffix", *(["account"] if owns else [])])
 
 
@@ -123,26 +143,39 @@ def test_the_program_does_not_ask_for_its_stacks_name() -> None:
         return sorted(f"{resource.type} {resource.name}" for resource in graph)
 
     dev = stack_config("dev")
-    overrides = {key.removeprefix(f"{PROJECT}:"): value for key, value in dev.items() if key.startswith(f"{PROJECT}:")}
+    overrides = {
+        key.removeprefix(f"{PROJECT}:"): value
+        for key, value in dev.items()
+        if key.startswith(f"{PROJECT}:")
+    }
     assert shape(program("local", overrides=overrides)) == shape(whole("dev"))
 
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_an_image_in_s3_is_released_like_one_in_the_repository(preview: bool) -> None:
-    firmware = {"version": "2.1.0", "image": "s3://images/gateway-a1/2.1.0.bin", "sha256": "ab" * 32, "size": 1_048_576}
+    firmware = {
+        "version": "2.1.0",
+        "image": "s3://images/gateway-a1/2.1.0.bin",
+        "sha256": "ab" * 32,
+        "size": 1_048_576,
+    }
     graph = program("dev", preview=preview, overrides={"firmware": firmware})
     assert graph["channel-artifact"].inputs["source"] == "images/gateway-a1/2.1.0.bin"
     assert graph.exports["release"].value["size"] == 1_048_576
 
 
 def test_nothing_is_made_of_a_configuration_with_mistakes() -> None:
-    with pytest.raises(SettingsError, match="tlsOnly: false; must be true except in environment dev"):
+    with pytest.raises(
+        SettingsError, match="tlsOnly: false; must be true except in environment dev"
+    ):
         program("staging", overrides={"tlsOnly": False})
 
 
 def test_without_tls_no_policy_asks_for_it() -> None:
     for stack in STACKS:
-        denials = sum("NobodyWithoutTls" in str(resource.inputs.get("policy")) for resource in whole(stack))
+        denials = sum(
+            "NobodyWithoutTls" in str(resource.inputs.get("policy")) for resource in whole(stack)
+        )
         assert denials == (0 if stack == "local" else 3), (
             "bucket, queue and topic refuse requests without TLS, but for a local AWS"
         )

@@ -16,13 +16,25 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PYTHON_FOLDERS = ("components", "rollout", "functions", "ops", "sandbox", "tests")
 
-# Each part: which parts of the project and which packages it may import, beside the standard library.
+# Each part: which parts of the project and which packages it may import, beside the standard
+# library.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "rollout": ("rollout",),
     "functions": ("functions", "rollout", "boto3", "botocore"),
     "components": ("components", "rollout", "pulumi", "pulumi_aws", "pulumi_random"),
     # --sandbox alone loads the sandbox, `plan` alone the settings of a stack file
-    "ops": ("ops", "rollout", "boto3", "botocore", "rich", "sandbox", "components", "pulumi", "yaml", "matplotlib"),
+    "ops": (
+        "ops",
+        "rollout",
+        "boto3",
+        "botocore",
+        "rich",
+        "sandbox",
+        "components",
+        "pulumi",
+        "yaml",
+        "matplotlib",
+    ),
     "sandbox": (
         "sandbox",
         "rollout",
@@ -61,7 +73,10 @@ def imported(path: Path) -> set[str]:
 def files() -> list[Path]:
     """Every file that git holds or would take."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout: there is no list of files to look through")
@@ -79,7 +94,9 @@ def pins(name: str) -> dict[str, list[str]]:
         elif match := re.fullmatch(r"    --hash=sha256:([0-9a-f]{64})( \\)?", line):
             found[pin].append(match.group(1))
         else:
-            assert line.startswith("#"), f"{name} holds a line that is neither a pin nor a hash: {line}"
+            assert line.startswith("#"), (
+                f"{name} holds a line that is neither a pin nor a hash: {line}"
+            )
     return found
 
 
@@ -100,7 +117,15 @@ def test_production_runs_what_was_tested() -> None:
 def test_production_installs_the_program_alone() -> None:
     names = {pin.split("==")[0] for pin in pins("requirements.txt")}
     assert {"pulumi", "pulumi-aws", "pulumi-random"} <= names
-    assert not names & {"boto3", "ministack", "awsiotsdk", "pytest", "hypothesis", "matplotlib", "rich"}
+    assert not names & {
+        "boto3",
+        "ministack",
+        "awsiotsdk",
+        "pytest",
+        "hypothesis",
+        "matplotlib",
+        "rich",
+    }
 
 
 def test_the_locks_name_no_place() -> None:
@@ -125,23 +150,41 @@ def test_arrows_point_one_way(part: str) -> None:
     assert sources(part), f"{part} is not there"
     allowed = {*MAY_IMPORT[part], *sys.stdlib_module_names}
     for path in sources(part):
-        assert imported(path) <= allowed, f"{path.relative_to(ROOT)} imports {sorted(imported(path) - allowed)}"
+        assert imported(path) <= allowed, (
+            f"{path.relative_to(ROOT)} imports {sorted(imported(path) - allowed)}"
+        )
 
 
-@pytest.mark.parametrize("part", ["rollout", "functions", "components", "ops", "sandbox", "__main__.py"])
+@pytest.mark.parametrize(
+    "part", ["rollout", "functions", "components", "ops", "sandbox", "__main__.py"]
+)
 def test_nothing_but_tests_imports_tests(part: str) -> None:
     for path in sources(part):
-        assert not imported(path) & {"tests", "pytest", "hypothesis"}, f"{path.relative_to(ROOT)} imports tests"
+        assert not imported(path) & {
+            "tests",
+            "pytest",
+            "hypothesis",
+        }, f"{path.relative_to(ROOT)} imports tests"
 
 
 def test_operating_needs_no_sandbox() -> None:
     """Only `--sandbox` loads it, when it is asked for."""
     for path in sources("ops"):
-        assert not imported(path) & {"functions", "ministack"}, f"{path.relative_to(ROOT)} imports functions or MiniStack"
+        assert not imported(path) & {
+            "functions",
+            "ministack",
+        }, f"{path.relative_to(ROOT)} imports functions or MiniStack"
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, ops.__main__; print(*{name.split('.')[0] for name in sys.modules})"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys, ops.__main__; print(*{name.split('.')[0] for name in sys.modules})",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert not set(loaded.stdout.split()) & {"sandbox", "functions", "ministack"}
 
 
@@ -151,10 +194,13 @@ def targets() -> dict[str, str]:
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs make as a person would: the tests themselves may run under make, with its settings in the environment."""
+    """Runs make as a person would: the tests themselves may run under make, with its settings in
+    the environment."""
     inherited = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "UV", "ARGS", "STACK", "VERSION")
     environment = {name: value for name, value in os.environ.items() if name not in inherited}
-    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
 
 
 def test_make_alone_lists_the_commands() -> None:
@@ -167,9 +213,22 @@ def test_make_alone_lists_the_commands() -> None:
 def test_the_readme_tells_the_commands_that_are_there() -> None:
     text = (ROOT / "README.md").read_text()
     rows = set(re.findall(r"^\|\s*`make (\w+)", text, re.MULTILINE))
-    assert rows >= {"up", "test", "down", "status", "release", "preview", "lint", "bench"}, "the README's table lacks commands"
-    told = set(re.findall(r"`make (\w+)", text)) | set(re.findall(r"^(?:\$ )?make (\w+)", text, re.MULTILINE))
-    assert told <= set(targets()), f"the README tells commands that are not there: {sorted(told - set(targets()))}"
+    assert rows >= {
+        "up",
+        "test",
+        "down",
+        "status",
+        "release",
+        "preview",
+        "lint",
+        "bench",
+    }, "the README's table lacks commands"
+    told = set(re.findall(r"`make (\w+)", text)) | set(
+        re.findall(r"^(?:\$ )?make (\w+)", text, re.MULTILINE)
+    )
+    assert told <= set(targets()), (
+        f"the README tells commands that are not there: {sorted(told - set(targets()))}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,11 +255,14 @@ def test_a_python_too_old_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
     for name in ("requirements.txt", "requirements-dev.txt"):
         (tmp_path / name).touch()
-    made = subprocess.run(["make", "up", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    made = subprocess.run(
+        ["make", "up", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert made.returncode == 2
     assert (
         made.stderr.splitlines()[0]
-        == "Python 3.9.18 is too old. Install Python 3.11 or newer and name it: PYTHON=python3.12 make up"
+        == "Python 3.9.18 is too old. Install Python 3.11 or newer and name it: PYTHON=python3.12"
+        " make up"
     )
     assert not (tmp_path / ".venv").exists()
 
@@ -236,19 +298,28 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
 def test_no_file_in_git_is_a_key_or_a_leftover() -> None:
     for path in files():
         name = str(path.relative_to(ROOT))
-        assert not re.search(r"\.(pem|key|p12|orig|rej|log|pyc)$|(^|/)\.(sandbox|venv|env)(/|$)", name), f"{name} is in git"
+        assert not re.search(
+            r"\.(pem|key|p12|orig|rej|log|pyc)$|(^|/)\.(sandbox|venv|env)(/|$)", name
+        ), f"{name} is in git"
 
 
 def test_no_test_can_reach_another_machine() -> None:
     with pytest.raises(PermissionError, match=r"a test tried to reach 192\.0\.2\.1"):
         socket.create_connection(("192.0.2.1", 443), timeout=1)
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), timeout=1) as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), timeout=1) as client,
+    ):
         assert client.getpeername() == server.getsockname()
 
 
 def test_no_test_has_credentials_of_aws() -> None:
     session = boto3.Session()
     credentials = session.get_credentials()
-    assert (credentials.access_key, credentials.secret_key, credentials.token) == ("testing", "testing", None)
+    assert (credentials.access_key, credentials.secret_key, credentials.token) == (
+        "testing",
+        "testing",
+        None,
+    )
     assert session.available_profiles == []
     assert not [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL")]

@@ -13,7 +13,12 @@ import pulumi_aws as aws
 import pytest
 
 from components import documents, rollout_controller
-from components.rollout_controller import RolloutController, RolloutControllerArgs, controller_code, stopped_jobs_sql
+from components.rollout_controller import (
+    RolloutController,
+    RolloutControllerArgs,
+    controller_code,
+    stopped_jobs_sql,
+)
 from tests.unit.examples import IOT, LOCATION, NAMES, RING_ARNS, TAGS, P
 from tests.unit.harness import ROOT, UNKNOWN, Graph, build
 
@@ -92,7 +97,9 @@ def test_the_function() -> None:
                 "FLEET_GROUP": P,
                 "MANIFEST_SHA256": "cd" * 32,
                 "PRESIGN_ROLE_ARN": PRESIGN,
-                "RING_GROUPS": f'{{"broad": "{RING_ARNS["broad"]}", "canary": "{RING_ARNS["canary"]}"}}',
+                "RING_GROUPS": (
+                    f'{{"broad": "{RING_ARNS["broad"]}", "canary": "{RING_ARNS["canary"]}"}}'
+                ),
                 "SIGNING_KEY_ARNS": json.dumps([KEY]),
                 "SUFFIX": "0a1b2c3d",
             }
@@ -109,7 +116,9 @@ def test_a_preview_shows_the_manifest_that_the_function_will_take() -> None:
 
 def test_its_rights_are_the_documents() -> None:
     log = f"arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/{P}-stable-controller"
-    document = documents.controller_policy(LOCATION, NAMES, BUCKET, log, QUEUE, PRESIGN, [KEY], RING_ARNS)
+    document = documents.controller_policy(
+        LOCATION, NAMES, BUCKET, log, QUEUE, PRESIGN, [KEY], RING_ARNS
+    )
     assert made()["controller-rights"].inputs == {
         "name": "controller",
         "role": f"{P}-stable-controller",
@@ -174,8 +183,9 @@ def test_a_cancelled_or_deleted_job_wakes_it() -> None:
 
 
 def test_the_rule_selects_the_channels_jobs_only() -> None:
-    assert stopped_jobs_sql("0a1b2c3d-stable-") == (
-        "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-stable-') "
+    assert (
+        stopped_jobs_sql("0a1b2c3d-stable-")
+        == "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-stable-') "
         "AND (topic(5) = 'canceled' OR topic(5) = 'deleted')"
     )
 
@@ -197,7 +207,11 @@ def test_a_minute_wakes_it() -> None:
 
 
 def test_only_these_three_may_call_it_and_only_for_this_stack() -> None:
-    common = {"action": "lambda:InvokeFunction", "function": f"{P}-stable-controller", "sourceAccount": "123456789012"}
+    common = {
+        "action": "lambda:InvokeFunction",
+        "function": f"{P}-stable-controller",
+        "sourceAccount": "123456789012",
+    }
     assert {permission.name: permission.inputs for permission in made().of("Permission")} == {
         "controller-files-permission": {
             **common,
@@ -228,14 +242,33 @@ def test_a_destroy_stops_the_wakes_then_ends_the_jobs_then_removes_the_rest(prev
         "lifecycleScope": "CRUD",
         "input": "{}",
     }
-    outlive = {"role", "bucket", "device", "controller-rights", "controller-function", "controller-log", "controller-failures"}
-    assert outlive <= graph.before("controller-jobs-end"), "the controller needs them to end the jobs"
-    for wake in ("controller-files", "controller-stopped-jobs", "controller-tick", "controller-tick-target"):
-        assert "controller-jobs-end" in graph.before(wake), f"{wake} would wake the controller after it ended the jobs"
+    outlive = {
+        "role",
+        "bucket",
+        "device",
+        "controller-rights",
+        "controller-function",
+        "controller-log",
+        "controller-failures",
+    }
+    assert outlive <= graph.before("controller-jobs-end"), (
+        "the controller needs them to end the jobs"
+    )
+    for wake in (
+        "controller-files",
+        "controller-stopped-jobs",
+        "controller-tick",
+        "controller-tick-target",
+    ):
+        assert "controller-jobs-end" in graph.before(wake), (
+            f"{wake} would wake the controller after it ended the jobs"
+        )
 
 
 def test_the_function_hears_of_a_manifest_when_its_image_is_there() -> None:
-    assert {"artifact", "controller-rights", "controller-log"} <= made().before("controller-function")
+    assert {"artifact", "controller-rights", "controller-log"} <= made().before(
+        "controller-function"
+    )
 
 
 def test_s3_finds_its_permission() -> None:
@@ -244,35 +277,62 @@ def test_s3_finds_its_permission() -> None:
 
 def test_the_package_is_the_functions_and_the_domain() -> None:
     files = sorted(controller_code().assets)
-    there = {path.relative_to(ROOT).as_posix() for folder in ("functions", "rollout") for path in (ROOT / folder).glob("*.py")}
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("functions", "rollout")
+        for path in (ROOT / folder).glob("*.py")
+    }
     assert files == sorted(there - {"rollout/plan.py", "rollout/simulation.py"})
 
 
 def test_the_package_runs_by_itself(tmp_path: Path) -> None:
-    """What is left out of it must not be missed: the function is imported from the package alone."""
+    """What is left out of it must not be missed: the function is imported from the package
+    alone."""
     for name, asset in controller_code().assets.items():
         assert isinstance(asset, pulumi.FileAsset)
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(Path(asset.path).read_text())
     code = "import functions.controller as c; print(c.handler({'tf': {'action': 'create'}}, None))"
-    names = ("BUCKET", "CHANNEL", "SUFFIX", "FLEET_GROUP", "PRESIGN_ROLE_ARN", "MANIFEST_SHA256", "DNS_SUFFIX")
+    names = (
+        "BUCKET",
+        "CHANNEL",
+        "SUFFIX",
+        "FLEET_GROUP",
+        "PRESIGN_ROLE_ARN",
+        "MANIFEST_SHA256",
+        "DNS_SUFFIX",
+    )
     environment = dict.fromkeys(names, "x") | {
         "RING_GROUPS": "{}",
         "SIGNING_KEY_ARNS": "[]",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "{'outcome': 'deployed'}", done.stderr
 
 
-def test_the_package_does_not_change_when_python_leaves_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("functions/controller.py", "functions/__init__.py", "rollout/b.py", "rollout/a.py"):
+def test_the_package_does_not_change_when_python_leaves_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "functions/controller.py",
+        "functions/__init__.py",
+        "rollout/b.py",
+        "rollout/a.py",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     monkeypatch.setattr(rollout_controller, "ROOT", tmp_path)
     before = packed(controller_code())
-    assert list(before) == ["functions/__init__.py", "functions/controller.py", "rollout/a.py", "rollout/b.py"]
+    assert list(before) == [
+        "functions/__init__.py",
+        "functions/controller.py",
+        "rollout/a.py",
+        "rollout/b.py",
+    ]
     for folder in ("functions", "rollout"):
         (tmp_path / folder / "__pycache__").mkdir()
         (tmp_path / folder / "__pycache__" / "a.cpython-313.pyc").write_bytes(b"\0")
@@ -281,4 +341,8 @@ def test_the_package_does_not_change_when_python_leaves_its_cache(tmp_path: Path
 
 
 def packed(archive: pulumi.AssetArchive) -> dict[str, str]:
-    return {name: Path(asset.path).read_text() for name, asset in archive.assets.items() if isinstance(asset, pulumi.FileAsset)}
+    return {
+        name: Path(asset.path).read_text()
+        for name, asset in archive.assets.items()
+        if isinstance(asset, pulumi.FileAsset)
+    }

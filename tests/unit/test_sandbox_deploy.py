@@ -1,4 +1,5 @@
-"""The parts of the sandbox that need no local AWS: configuration, records, conversions, clients, how a release ends."""
+"""The parts of the sandbox that need no local AWS: configuration, records, conversions, clients,
+how a release ends."""
 
 from __future__ import annotations
 
@@ -34,12 +35,16 @@ NEW = Firmware(version="2.2.0", sha256="b" * 64, size=1, hardware="gateway-a1")
 def test_a_place_comes_from_the_environment_or_the_defaults() -> None:
     assert Place.from_environment({}) == Place(folder=ROOT / ".sandbox", port=4566, mqtt_port=8883)
     named = {"SANDBOX_DIR": "/tmp/somewhere", "SANDBOX_PORT": "5000", "SANDBOX_MQTT_PORT": "5001"}
-    assert Place.from_environment(named) == Place(folder=Path("/tmp/somewhere"), port=5000, mqtt_port=5001)
+    assert Place.from_environment(named) == Place(
+        folder=Path("/tmp/somewhere"), port=5000, mqtt_port=5001
+    )
 
 
 @pytest.mark.parametrize("port", ["many", "0", "65536", "-1"])
 def test_a_port_that_is_none_is_refused_by_its_variable(port: str) -> None:
-    with pytest.raises(SandboxError, match=f"SANDBOX_PORT is '{port}': a port is a number from 1 to 65535"):
+    with pytest.raises(
+        SandboxError, match=f"SANDBOX_PORT is '{port}': a port is a number from 1 to 65535"
+    ):
         Place.from_environment({"SANDBOX_PORT": port})
 
 
@@ -66,7 +71,10 @@ def test_only_the_owner_reads_the_folder(tmp_path: Path) -> None:
 
 def test_one_command_at_a_time(tmp_path: Path) -> None:
     place = Place(folder=tmp_path)
-    with place.locked("first"), pytest.raises(SandboxError, match=r"^first \(process \d+\) is using the sandbox"):
+    with (
+        place.locked("first"),
+        pytest.raises(SandboxError, match=r"^first \(process \d+\) is using the sandbox"),
+    ):
         place.locked("second").__enter__()
     with place.locked("third"):
         assert place.holder().startswith("third ")
@@ -77,8 +85,8 @@ def test_one_command_at_a_time(tmp_path: Path) -> None:
 
 def test_the_local_stack_is_configured_as_pulumi_would(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.yaml").write_text(
-        "name: small\nconfig:\n"
-        "  kept: {type: integer, default: 7}\n  changed: {type: string, default: old}\n  open: {type: object}\n"
+        "name: small\nconfig:\n  kept: {type: integer, default: 7}\n  changed: {type: string,"
+        " default: old}\n  open: {type: object}\n"
     )
     (tmp_path / "Pulumi.local.yaml").write_text(
         "config:\n  aws:region: eu-west-1\n  small:changed: new\n  small:open: {a: [1, true]}\n"
@@ -152,19 +160,36 @@ def test_only_fixed_inputs_replace() -> None:
 
 
 def test_keys_are_spelled_as_the_api_spells_them() -> None:
-    rules = [{"id": "a", "filter": {"prefix": "x"}, "noncurrentVersionExpiration": {"noncurrentDays": 3}, "none": None}]
+    rules = [
+        {
+            "id": "a",
+            "filter": {"prefix": "x"},
+            "noncurrentVersionExpiration": {"noncurrentDays": 3},
+            "none": None,
+        }
+    ]
     assert pascal(rules, {"id": "ID"}) == [
         {"ID": "a", "Filter": {"Prefix": "x"}, "NoncurrentVersionExpiration": {"NoncurrentDays": 3}}
     ]
 
 
 def test_a_metric_query_keeps_the_names_of_dimensions() -> None:
-    metric = {"metricName": "Heartbeat", "namespace": "IotOta", "period": 60, "stat": "Sum", "dimensions": {"ring": "a"}}
+    metric = {
+        "metricName": "Heartbeat",
+        "namespace": "IotOta",
+        "period": 60,
+        "stat": "Sum",
+        "dimensions": {"ring": "a"},
+    }
     assert query({"id": "m", "returnData": True, "metric": metric}) == {
         "Id": "m",
         "ReturnData": True,
         "MetricStat": {
-            "Metric": {"MetricName": "Heartbeat", "Namespace": "IotOta", "Dimensions": [{"Name": "ring", "Value": "a"}]},
+            "Metric": {
+                "MetricName": "Heartbeat",
+                "Namespace": "IotOta",
+                "Dimensions": [{"Name": "ring", "Value": "a"}],
+            },
             "Period": 60,
             "Stat": "Sum",
         },
@@ -176,7 +201,11 @@ def test_the_same_files_are_the_same_archive_whatever_their_order_and_times(tmp_
         for name in order:
             (tmp_path / name).write_text(f"# {name}")
             os.utime(tmp_path / name, (time, time))
-        return archive(pulumi.AssetArchive({f"code/{name}": pulumi.FileAsset(str(tmp_path / name)) for name in order}))
+        return archive(
+            pulumi.AssetArchive(
+                {f"code/{name}": pulumi.FileAsset(str(tmp_path / name)) for name in order}
+            )
+        )
 
     one = packed(["a.py", "b.py"], 1_000_000_000)
     assert one == packed(["b.py", "a.py"], 1_700_000_000)
@@ -195,14 +224,25 @@ def test_a_folder_is_no_function_code() -> None:
 # Nothing of the caller's
 
 
-def test_clients_reach_loopback_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "config").write_text("[profile production]\nregion = eu-west-3\nendpoint_url = https://example.com\n")
+def test_clients_reach_loopback_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(
+        "[profile production]\nregion = eu-west-3\nendpoint_url = https://example.com\n"
+    )
     for name, value in {
-        "AWS_ACCESS_KEY_ID": "AKIAREALLYREAL000000", "AWS_SECRET_ACCESS_KEY": "real", "AWS_SESSION_TOKEN": "real",
-        "AWS_PROFILE": "production", "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_DEFAULT_REGION": "eu-west-3",
-        "AWS_ENDPOINT_URL": "https://example.com", "AWS_ENDPOINT_URL_S3": "https://example.com",
-        "AWS_USE_FIPS_ENDPOINT": "true", "HTTP_PROXY": "http://proxy.example.com", "HTTPS_PROXY": "http://proxy.example.com",
-    }.items():  # fmt: skip
+        "AWS_ACCESS_KEY_ID": "AKIAREALLYREAL000000",
+        "AWS_SECRET_ACCESS_KEY": "real",
+        "AWS_SESSION_TOKEN": "real",
+        "AWS_PROFILE": "production",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_DEFAULT_REGION": "eu-west-3",
+        "AWS_ENDPOINT_URL": "https://example.com",
+        "AWS_ENDPOINT_URL_S3": "https://example.com",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "HTTP_PROXY": "http://proxy.example.com",
+        "HTTPS_PROXY": "http://proxy.example.com",
+    }.items():
         monkeypatch.setenv(name, value)
     clients._session.cache_clear()
     clients._client.cache_clear()
@@ -212,7 +252,11 @@ def test_clients_reach_loopback_whatever_the_environment_says(monkeypatch: pytes
         assert client.meta.region_name == "us-east-1"
         assert client.meta.config.proxies == {}
         credentials = client._request_signer._credentials
-        assert (credentials.access_key, credentials.secret_key, credentials.token) == ("000000000000", "test", None)
+        assert (credentials.access_key, credentials.secret_key, credentials.token) == (
+            "000000000000",
+            "test",
+            None,
+        )
 
 
 def test_a_record_of_another_process_is_not_a_running_ministack(tmp_path: Path) -> None:
@@ -230,7 +274,10 @@ def test_a_record_of_another_process_is_not_a_running_ministack(tmp_path: Path) 
 
 def test_a_sample_image_is_known_by_its_version_with_or_without_v() -> None:
     assert session.sample("v2.1.0") == session.sample("2.1.0")
-    with pytest.raises(SandboxError, match=r"there is no sample image firmware/9\.9\.9\.bin; there are 2\.0\.0, 2\.1\.0"):
+    with pytest.raises(
+        SandboxError,
+        match=r"there is no sample image firmware/9\.9\.9\.bin; there are 2\.0\.0, 2\.1\.0",
+    ):
         session.sample("9.9.9")
 
 
@@ -247,7 +294,12 @@ def test_the_chosen_image_takes_the_place_of_the_stack_files(tmp_path: Path) -> 
 
 
 def manifest(firmware: Firmware) -> Manifest:
-    return Manifest(schema=1, channel="stable", firmware=firmware, rings=(RingPlan(name="canary", percent=100.0),))
+    return Manifest(
+        schema=1,
+        channel="stable",
+        firmware=firmware,
+        rings=(RingPlan(name="canary", percent=100.0),),
+    )
 
 
 def offer(sequence: int, firmware: Firmware) -> Offer:
@@ -259,8 +311,17 @@ def candidate(firmware: Firmware) -> Candidate:
     return Candidate(manifest=manifest(firmware), downgrade=False, rings=rings)
 
 
-ROLLING = Rollback(offer=offer(3, GOOD), failed=NEW.version, reason="2 failed", exposing=("job",), started_at=0.0)
-DONE = Rollback(offer=offer(3, GOOD), failed=NEW.version, reason="2 failed", exposing=("job",), started_at=0.0, done_at=1.0)
+ROLLING = Rollback(
+    offer=offer(3, GOOD), failed=NEW.version, reason="2 failed", exposing=("job",), started_at=0.0
+)
+DONE = Rollback(
+    offer=offer(3, GOOD),
+    failed=NEW.version,
+    reason="2 failed",
+    exposing=("job",),
+    started_at=0.0,
+    done_at=1.0,
+)
 REFUSED = {NEW.sha256: "ring canary: 2 failed"}
 
 
@@ -276,9 +337,15 @@ REFUSED = {NEW.sha256: "ring canary: 2 failed"}
         (State(last_good=GOOD, refused=REFUSED, rollback=DONE), "refused"),
         (State(refused=REFUSED), "refused"),
         (State(candidate=candidate(NEW), waiting=Waiting(kind="soak", text="soaks")), ""),
-        (State(candidate=candidate(NEW), waiting=Waiting(kind="approval", text="waits")), "approval"),
+        (
+            State(candidate=candidate(NEW), waiting=Waiting(kind="approval", text="waits")),
+            "approval",
+        ),
         (State(candidate=candidate(NEW), waiting=Waiting(kind="halted", text="halted")), "halted"),
-        (State(rollback=ROLLING, waiting=Waiting(kind="rollback-failed", text="failed")), "rollback-failed"),
+        (
+            State(rollback=ROLLING, waiting=Waiting(kind="rollback-failed", text="failed")),
+            "rollback-failed",
+        ),
     ],
 )
 def test_how_a_release_ends(state: State | None, end: str) -> None:
@@ -286,7 +353,9 @@ def test_how_a_release_ends(state: State | None, end: str) -> None:
 
 
 def test_trouble_with_the_controller_is_an_end() -> None:
-    assert watch.ending(watch.View(state=State(last_good=NEW), trouble="it failed"), NEW) == "trouble"
+    assert (
+        watch.ending(watch.View(state=State(last_good=NEW), trouble="it failed"), NEW) == "trouble"
+    )
 
 
 def test_the_job_shown_is_the_candidates_and_the_rollbacks() -> None:
@@ -315,7 +384,9 @@ def test_without_a_terminal_only_changes_are_printed() -> None:
     screen = watch.Screen(Console(file=out))
     event = Event(at=0.0, what="started", why="10 % of the fleet", ring="canary", version="2.2.0")
     old = Event(at=0.0, what="last-good", why="it passed", version="2.1.0")
-    state = State(waiting=Waiting(kind="coverage", text="waits for devices"), decisions=(old, event))
+    state = State(
+        waiting=Waiting(kind="coverage", text="waits for devices"), decisions=(old, event)
+    )
     screen.known(State(decisions=(old,)))
     for counts in (Counts(queued=2), Counts(queued=2), Counts(succeeded=1, failed=1)):
         screen.show(watch.View(state=state, rings={"canary": ("2.2.0", counts)}))
@@ -381,19 +452,31 @@ def test_a_good_release_ends_when_every_device_reports_its_very_digest() -> None
 
 @pytest.mark.usefixtures("no_waiting")
 def test_a_bad_release_is_told_as_what_happened() -> None:
-    event = Event(at=0.0, what="rolled-back", why="every exposed device reported back", version="2.1.0")
+    event = Event(
+        at=0.0, what="rolled-back", why="every exposed device reported back", version="2.1.0"
+    )
     bad = State(last_good=GOOD, refused=REFUSED, rollback=DONE, decisions=(event,))
     verdict = follow(Fake([bad] * 3, [{"version": "2.1.0", "sha256": GOOD.sha256}]))
     assert not verdict.good
-    assert verdict.story[:3] == ("2.2.0 was stopped and rolled back to 2.1.0", "why: ring canary: 2 failed", "brought back: 0001")
+    assert verdict.story[:3] == (
+        "2.2.0 was stopped and rolled back to 2.1.0",
+        "why: ring canary: 2 failed",
+        "brought back: 0001",
+    )
     assert verdict.story[3].endswith("rolled-back 2.1.0: every exposed device reported back")
 
 
 @pytest.mark.usefixtures("no_waiting")
 def test_a_release_that_waits_for_a_person_is_not_waited_for() -> None:
-    waits = State(candidate=candidate(NEW), waiting=Waiting(kind="approval", text="waits for a person to approve canary"))
+    waits = State(
+        candidate=candidate(NEW),
+        waiting=Waiting(kind="approval", text="waits for a person to approve canary"),
+    )
     verdict = follow(Fake([waits] * 3, [{}]))
-    assert (verdict.good, verdict.story) == (False, ("2.2.0 waits: waits for a person to approve canary",))
+    assert (verdict.good, verdict.story) == (
+        False,
+        ("2.2.0 waits: waits for a person to approve canary",),
+    )
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -404,7 +487,12 @@ def test_an_end_that_another_run_overtakes_is_none() -> None:
 
 
 def test_the_limit_ends_it_and_says_how_to_go_on() -> None:
-    slow = State(candidate=candidate(NEW), waiting=Waiting(kind="coverage", text="waits for devices"))
+    slow = State(
+        candidate=candidate(NEW), waiting=Waiting(kind="coverage", text="waits for devices")
+    )
     verdict = follow(Fake([slow], [{"version": "2.1.0"}]), limit=-1.0)
     assert not verdict.good
-    assert verdict.story == ("2.2.0 is not on every device after -1 seconds; `make up` goes on", "2.2.0 waits: waits for devices")
+    assert verdict.story == (
+        "2.2.0 is not on every device after -1 seconds; `make up` goes on",
+        "2.2.0 waits: waits for devices",
+    )

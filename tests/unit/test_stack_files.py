@@ -1,4 +1,5 @@
-"""The project file, the stack files, and the samples they name: in step with the settings and with each other."""
+"""The project file, the stack files, and the samples they name: in step with the settings and with
+each other."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def loaded(stack: str) -> Settings:
     return load()
 
 
-# Pulumi.yaml --------------------------------------------------------------------------------------------------------
+# Pulumi.yaml
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_project_file_describes_exactly_the_keys_that_the_settings_read() -> None:
@@ -59,7 +61,8 @@ def test_each_key_is_described_with_a_type_that_pulumi_knows(key: str) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_without_a_default_is_one_that_the_settings_require(key: str) -> None:
-    """Pulumi itself refuses a stack that lacks such a key, and the settings say so too where Pulumi is not asked."""
+    """Pulumi itself refuses a stack that lacks such a key, and the settings say so too where Pulumi
+    is not asked."""
     config = stack_config("dev")
     config.pop(f"{NAMESPACE}:{key}", None)
     pulumi.runtime.set_all_config(config)
@@ -68,22 +71,32 @@ def test_a_key_without_a_default_is_one_that_the_settings_require(key: str) -> N
             load()
         return
     without = load()
-    pulumi.runtime.set_all_config({**config, f"{NAMESPACE}:{key}": json.dumps(CONFIG[key]["default"])})
+    pulumi.runtime.set_all_config(
+        {**config, f"{NAMESPACE}:{key}": json.dumps(CONFIG[key]["default"])}
+    )
     assert load() == without, "the default of Pulumi.yaml is the settings' own"
 
 
-def test_the_program_runs_in_its_virtual_environment_and_asks_for_no_newer_cli_than_its_sdk() -> None:
-    assert PROJECT["runtime"] == {"name": "python", "options": {"toolchain": "pip", "virtualenv": ".venv"}}
+def test_the_program_runs_in_its_virtual_environment_and_asks_for_no_newer_cli_than_its_sdk() -> (
+    None
+):
+    assert PROJECT["runtime"] == {
+        "name": "python",
+        "options": {"toolchain": "pip", "virtualenv": ".venv"},
+    }
     least = PROJECT["requiredPulumiVersion"]
     assert least.startswith(">=")
     assert Version(least.removeprefix(">=")) <= Version(version("pulumi"))
 
 
-# Stack files --------------------------------------------------------------------------------------------------------
+# Stack files
+# -------------------------------------------------------------------------------------------------
 
 
 def test_every_stack_file_is_a_known_stack() -> None:
-    assert {path.name for path in ROOT.glob("Pulumi.*.yaml")} == {f"Pulumi.{stack}.yaml" for stack in STACKS}
+    assert {path.name for path in ROOT.glob("Pulumi.*.yaml")} == {
+        f"Pulumi.{stack}.yaml" for stack in STACKS
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,12 @@ def test_every_stack_file_is_a_known_stack() -> None:
     ],
 )
 def test_each_stack_is_what_it_is_for(
-    stack: str, environment: str, rings: dict[str, float], devices: dict[str, int], protect: bool, days: int
+    stack: str,
+    environment: str,
+    rings: dict[str, float],
+    devices: dict[str, int],
+    protect: bool,
+    days: int,
 ) -> None:
     settings = loaded(stack)
     assert settings.environment == environment
@@ -104,11 +122,17 @@ def test_each_stack_is_what_it_is_for(
     assert Counter(device.ring for device in settings.fleet.devices) == devices
     assert (settings.protect, settings.log_retention_days) == (protect, days)
     assert settings.fleet.keys_in_state == (environment == "dev")
-    assert all((device.csr is None) == settings.fleet.keys_in_state for device in settings.fleet.devices)
+    assert all(
+        (device.csr is None) == settings.fleet.keys_in_state for device in settings.fleet.devices
+    )
 
 
 def test_one_stack_owns_the_settings_of_an_account_and_region() -> None:
-    owners = [stack_config(stack)["aws:region"] for stack in STACKS if stack != "local" and loaded(stack).owns_account_settings]
+    owners = [
+        stack_config(stack)["aws:region"]
+        for stack in STACKS
+        if stack != "local" and loaded(stack).owns_account_settings
+    ]
     regions = {stack_config(stack)["aws:region"] for stack in STACKS if stack != "local"}
     assert sorted(owners) == sorted(regions)
 
@@ -125,7 +149,9 @@ def test_staging_watches_alarms_and_gates_of_the_sandbox_take_seconds() -> None:
     assert all(ring.gate.alarms for ring in loaded("staging").manifest.rings)
     for ring in loaded("local").manifest.rings:
         assert 0 < ring.gate.soak_minutes <= 0.1
-        assert ring.gate.alarms == (), "MiniStack's alarms ignore dimensions and missing data: they would hold a ring for ever"
+        assert ring.gate.alarms == (), (
+            "MiniStack's alarms ignore dimensions and missing data: they would hold a ring for ever"
+        )
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -142,15 +168,33 @@ def test_the_sandbox_can_reach_no_aws() -> None:
     config = stack_config("local")
     [endpoints] = json.loads(config["aws:endpoints"])
     assert {urlsplit(address).hostname for address in endpoints.values()} == {"127.0.0.1"}
-    assert (config["aws:accessKey"], config["aws:secretKey"]) == ("000000000000", "test"), "no key of AWS is of this form"
-    used = {"iam", "iot", "kms", "lambda", "logs", "s3", "sns", "sqs", "sts", "cloudwatch", "events"}
+    assert (config["aws:accessKey"], config["aws:secretKey"]) == (
+        "000000000000",
+        "test",
+    ), "no key of AWS is of this form"
+    used = {
+        "iam",
+        "iot",
+        "kms",
+        "lambda",
+        "logs",
+        "s3",
+        "sns",
+        "sqs",
+        "sts",
+        "cloudwatch",
+        "events",
+    }
     assert used <= set(endpoints), "a service without an endpoint would go to AWS"
 
 
 @pytest.mark.parametrize("name", ["Pulumi.yaml", *(f"Pulumi.{stack}.yaml" for stack in STACKS)])
 def test_every_yaml_reader_takes_every_key_for_text(name: str) -> None:
-    """YAML 1.1 takes `on` for true; Pulumi's own reader does not, but editors and this project's tools do."""
-    assert not [key for key in _keys(yaml.safe_load((ROOT / name).read_text())) if not isinstance(key, str)]
+    """YAML 1.1 takes `on` for true; Pulumi's own reader does not, but editors and this project's
+    tools do."""
+    assert not [
+        key for key in _keys(yaml.safe_load((ROOT / name).read_text())) if not isinstance(key, str)
+    ]
 
 
 def _keys(value: Any) -> Iterator[Any]:
@@ -161,16 +205,24 @@ def _keys(value: Any) -> Iterator[Any]:
         yield from _keys(item)
 
 
-# Samples ------------------------------------------------------------------------------------------------------------
+# Samples
+# -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "self_test"), [("2.0.0", "pass"), ("2.1.0", "pass"), ("2.2.0", "pass"), ("2.3.0", "fail")])
+@pytest.mark.parametrize(
+    ("number", "self_test"),
+    [("2.0.0", "pass"), ("2.1.0", "pass"), ("2.2.0", "pass"), ("2.3.0", "fail")],
+)
 def test_each_sample_image_is_what_its_script_makes(number: str, self_test: str) -> None:
     make = runpy.run_path(str(ROOT / "firmware" / "make_sample.py"))["image"]
     content = (ROOT / "firmware" / f"{number}.bin").read_bytes()
     assert content == make(number, "gateway-a1", self_test)
     header, _, payload = content.partition(b"\n")
-    assert json.loads(header) == {"hardware": "gateway-a1", "selfTest": self_test, "version": number}
+    assert json.loads(header) == {
+        "hardware": "gateway-a1",
+        "selfTest": self_test,
+        "version": number,
+    }
     assert len(payload) == 65_536
 
 
@@ -180,7 +232,11 @@ def test_each_stack_releases_a_sample_for_its_hardware(stack: str) -> None:
     assert settings.image.path is not None
     header = json.loads((ROOT / settings.image.path).read_bytes().partition(b"\n")[0])
     firmware = settings.manifest.firmware
-    assert header == {"hardware": firmware.hardware, "selfTest": "pass", "version": firmware.version}
+    assert header == {
+        "hardware": firmware.hardware,
+        "selfTest": "pass",
+        "version": firmware.version,
+    }
 
 
 def test_the_sample_requests_are_of_a_kind_that_aws_takes_and_hold_no_key() -> None:
@@ -190,8 +246,12 @@ def test_the_sample_requests_are_of_a_kind_that_aws_takes_and_hold_no_key() -> N
         request = x509.load_pem_x509_csr(device.csr.encode())
         key = request.public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
-        assert isinstance(key.curve, ec.SECP256R1), "CreateCertificateFromCsr takes RSA, P-256, P-384 and P-521"
+        assert isinstance(key.curve, ec.SECP256R1), (
+            "CreateCertificateFromCsr takes RSA, P-256, P-384 and P-521"
+        )
         assert request.is_signature_valid
-        assert [name.value for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [device.serial]
+        assert [
+            name.value for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        ] == [device.serial]
     files = {path.name for path in (ROOT / "csr").iterdir()}
     assert files == {"README.md", *(f"{device.serial}.csr" for device in devices)}

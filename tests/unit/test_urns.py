@@ -1,4 +1,5 @@
-"""Each stack's URNs, recorded: Pulumi deletes and makes anew what changes its URN, a bucket of firmware included.
+"""Each stack's URNs, recorded: Pulumi deletes and makes anew what changes its URN, a bucket of
+firmware included.
 
 `python -m tests.unit.test_urns` records them anew.
 """
@@ -13,10 +14,11 @@ from tests.unit.harness import STACKS, whole
 
 FOLDER = Path(__file__).parent / "urns"
 
-LOST = """{count} of stack {stack} lost their URN; Pulumi would delete them and make others in their place:
+LOST = """{count} of stack {stack} lost their URN; Pulumi would delete them and make others instead:
 {urns}
-Give what took its place an alias (pulumi.ResourceOptions(aliases=[pulumi.Alias(...)])), or, if the resource is to go, write
-into docs/ what becomes of deployed stacks. Then record the new URNs: python -m tests.unit.test_urns"""
+Give what took its place an alias (pulumi.ResourceOptions(aliases=[pulumi.Alias(...)])), or, if
+the resource is to go, write into docs/ what becomes of deployed stacks. Then record the new URNs:
+python -m tests.unit.test_urns"""
 NEW = """{count} of stack {stack} are not recorded yet:
 {urns}
 Record them: python -m tests.unit.test_urns"""

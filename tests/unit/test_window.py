@@ -35,13 +35,20 @@ def test_a_window_opens_when_cron_says(cron: str, minutes: int, opens: str | Non
 
 def test_nothing_starts_before_the_start_time_even_in_a_window() -> None:
     window = Window(cron="0 * * * *", minutes=60)
-    assert opens_at(TUESDAY, "2026-12-01T02:30:00Z", window) == datetime(2026, 12, 1, 2, 30, tzinfo=UTC)
+    assert opens_at(TUESDAY, "2026-12-01T02:30:00Z", window) == datetime(
+        2026, 12, 1, 2, 30, tzinfo=UTC
+    )
     assert opens_at(TUESDAY, "2026-11-01T00:00:00Z", None) == TUESDAY
 
 
 @given(st.integers(0, 10**6), st.integers(0, 59), st.integers(0, 23), st.integers(1, 1430))
-def test_a_window_is_open_at_the_time_it_names(later: int, minute: int, hour: int, minutes: int) -> None:
-    now, window = TUESDAY + timedelta(seconds=later), Window(cron=f"{minute} {hour} * * *", minutes=minutes)
+def test_a_window_is_open_at_the_time_it_names(
+    later: int, minute: int, hour: int, minutes: int
+) -> None:
+    now, window = (
+        TUESDAY + timedelta(seconds=later),
+        Window(cron=f"{minute} {hour} * * *", minutes=minutes),
+    )
     opens = opens_at(now, None, window)
     assert opens is not None
     assert opens_at(opens, None, window) == opens
@@ -49,7 +56,18 @@ def test_a_window_is_open_at_the_time_it_names(later: int, minute: int, hour: in
 
 
 @pytest.mark.parametrize(
-    "text", ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "5-1 * * * *", "*/0 * * * *", "a * * * *", "* * * * 8"]
+    "text",
+    [
+        "",
+        "* * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "5-1 * * * *",
+        "*/0 * * * *",
+        "a * * * *",
+        "* * * * 8",
+    ],
 )
 def test_a_bad_cron_line_says_what_is_wrong(text: str) -> None:
     with pytest.raises(ValueError, match=r"cron has 5|is not"):
@@ -57,7 +75,14 @@ def test_a_bad_cron_line_says_what_is_wrong(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-12-01", "2026-12-01T02:00:00", "2026-12-01T02:00:00+01:00", "2026-13-01T02:00:00Z", "now"]
+    "text",
+    [
+        "2026-12-01",
+        "2026-12-01T02:00:00",
+        "2026-12-01T02:00:00+01:00",
+        "2026-13-01T02:00:00Z",
+        "now",
+    ],
 )
 def test_only_utc_times_are_taken(text: str) -> None:
     with pytest.raises(ValueError, match=r"UTC|month"):

@@ -19,7 +19,9 @@ ACTIONS = sorted((ROOT / ".github/actions").glob("*/action.yml"))
 PULUMI = "./.github/actions/pulumi"
 
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-every_file = pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: str(path.relative_to(ROOT / ".github")))
+every_file = pytest.mark.parametrize(
+    "path", [*WORKFLOWS, *ACTIONS], ids=lambda path: str(path.relative_to(ROOT / ".github"))
+)
 
 
 class Loader(yaml.SafeLoader):
@@ -73,7 +75,9 @@ def test_there_are_the_three_workflows() -> None:
     ids=lambda value: value.name if isinstance(value, Path) else value,
 )
 def test_github_takes_the_file(path: Path, schema: str) -> None:
-    text = (resources.files("check_jsonschema") / "builtin_schemas/vendor" / f"{schema}.json").read_text()
+    text = (
+        resources.files("check_jsonschema") / "builtin_schemas/vendor" / f"{schema}.json"
+    ).read_text()
     validator = jsonschema.validators.validator_for(json.loads(text))(json.loads(text))
     assert [error.message for error in validator.iter_errors(load(path))] == []
 
@@ -83,7 +87,9 @@ def test_actions_are_pinned_by_commit_with_the_version_beside_it(path: Path) -> 
     for line in path.read_text().splitlines():
         if match := re.match(r"\s*(?:- )?uses: (.*)", line):
             pinned = re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", match.group(1))
-            assert pinned or match.group(1) == PULUMI, f"not pinned by commit and version: {line.strip()}"
+            assert pinned or match.group(1) == PULUMI, (
+                f"not pinned by commit and version: {line.strip()}"
+            )
 
 
 def test_an_action_has_one_commit_everywhere() -> None:
@@ -104,7 +110,9 @@ def test_nothing_is_permitted_but_what_a_job_names(path: Path) -> None:
             expected["id-token"] = "write"
         if path.stem == "preview":
             expected["pull-requests"] = "write"
-        assert job["permissions"] == expected, f"{path.stem}.{name} may do more, or less, than it needs"
+        assert job["permissions"] == expected, (
+            f"{path.stem}.{name} may do more, or less, than it needs"
+        )
 
 
 @every_workflow
@@ -112,7 +120,9 @@ def test_jobs_end_and_leave_no_token_in_the_checkout(path: Path) -> None:
     for name, job in jobs(path).items():
         assert 0 < job["timeout-minutes"] <= 60, f"{path.stem}.{name} may hang"
         first = job["steps"][0]
-        assert first["uses"].startswith("actions/checkout@"), f"{path.stem}.{name} does not begin with the checkout"
+        assert first["uses"].startswith("actions/checkout@"), (
+            f"{path.stem}.{name} does not begin with the checkout"
+        )
         assert first["with"] == {"persist-credentials": False}
 
 
@@ -124,16 +134,22 @@ def test_no_workflow_runs_foreign_code_with_our_rights(path: Path) -> None:
 @every_file
 def test_scripts_take_nothing_from_the_event(path: Path) -> None:
     for step in steps(path):
-        assert "${{" not in step.get("run", ""), f"an expression in a script is code of whoever wrote the event: {step['run']}"
+        assert "${{" not in step.get("run", ""), (
+            f"an expression in a script is code of whoever wrote the event: {step['run']}"
+        )
 
 
 @every_file
 def test_no_secret_is_in_a_file_or_an_environment(path: Path) -> None:
     text = path.read_text()
     assert "secrets." not in text, "roles are taken by OIDC: no secret is needed"
-    assert not re.search(r"AKIA[0-9A-Z]{16}|pul-[0-9a-f]{40}|aws_secret_access_key", text, re.IGNORECASE)
+    assert not re.search(
+        r"AKIA[0-9A-Z]{16}|pul-[0-9a-f]{40}|aws_secret_access_key", text, re.IGNORECASE
+    )
     scopes = [load(path), *jobs(path).values()]
-    assert [scope["env"] for scope in scopes if "env" in scope] == [], "an environment of a job reaches all its steps"
+    assert [scope["env"] for scope in scopes if "env" in scope] == [], (
+        "an environment of a job reaches all its steps"
+    )
 
 
 def test_the_checks_are_those_that_anyone_can_run() -> None:
@@ -146,21 +162,31 @@ def test_a_pull_request_shows_every_stack_and_changes_none() -> None:
     preview = workflow("preview")
     assert list(preview["on"]) == ["pull_request"]
     (job,) = preview["jobs"].values()
-    assert [row["stack"] for row in job["strategy"]["matrix"]["include"]] == ["dev", "staging", "prod"]
+    assert [row["stack"] for row in job["strategy"]["matrix"]["include"]] == [
+        "dev",
+        "staging",
+        "prod",
+    ]
     assert job["strategy"]["fail-fast"] is False, "one stack's failure must not hide the others"
     given = runs_pulumi(job)
     assert given is not None
     assert given["command"] == "preview"
     assert given["role"] == "${{ vars[matrix.role] }}"
-    assert all(row["role"].startswith("AWS_PREVIEW_ROLE_") for row in job["strategy"]["matrix"]["include"])
+    assert all(
+        row["role"].startswith("AWS_PREVIEW_ROLE_") for row in job["strategy"]["matrix"]["include"]
+    )
 
 
 @every_workflow
 def test_only_a_merge_deploys(path: Path) -> None:
-    deploys = any((given := runs_pulumi(job)) and given["command"] != "preview" for job in jobs(path).values())
+    deploys = any(
+        (given := runs_pulumi(job)) and given["command"] != "preview" for job in jobs(path).values()
+    )
     if deploys:
         assert load(path)["on"] == {"push": {"branches": ["main"]}}
-    assert not any(re.search(r"\bpulumi\b", step.get("run", "")) for step in steps(path)), "Pulumi runs by its action alone"
+    assert not any(re.search(r"\bpulumi\b", step.get("run", "")) for step in steps(path)), (
+        "Pulumi runs by its action alone"
+    )
 
 
 def test_forks_and_unread_updates_get_no_role() -> None:
@@ -172,7 +198,11 @@ def test_forks_and_unread_updates_get_no_role() -> None:
 
 def test_stacks_are_deployed_one_after_another() -> None:
     deploy = workflow("deploy")["jobs"]
-    assert {name: job.get("needs") for name, job in deploy.items()} == {"dev": None, "staging": "dev", "prod": "staging"}
+    assert {name: job.get("needs") for name, job in deploy.items()} == {
+        "dev": None,
+        "staging": "dev",
+        "prod": "staging",
+    }
     for name, job in deploy.items():
         given = runs_pulumi(job)
         assert given is not None
@@ -203,7 +233,11 @@ def test_pulumi_runs_with_what_production_installs() -> None:
     (install,) = [step["run"] for step in action if "run" in step]
     assert "--require-hashes -r requirements.txt" in install
     assert "requirements-dev" not in install
-    (pulumi,) = [step["with"] for step in action if step.get("uses", "").startswith("pulumi/actions@")]
-    assert f"pulumi=={pulumi['pulumi-version']} " in (ROOT / "requirements.txt").read_text(), "the CLI's version is not the SDK's"
+    (pulumi,) = [
+        step["with"] for step in action if step.get("uses", "").startswith("pulumi/actions@")
+    ]
+    assert f"pulumi=={pulumi['pulumi-version']} " in (ROOT / "requirements.txt").read_text(), (
+        "the CLI's version is not the SDK's"
+    )
     assert pulumi["comment-on-pr"] == "${{ inputs.command == 'preview' }}"
     assert pulumi["suppress-outputs"] is True
