@@ -16,7 +16,7 @@ help: ## List the commands
 up: $(INSTALLED) ## Start the sandbox, deploy the local stack into it, update its devices
 	$(RUN) sandbox up
 
-status: $(INSTALLED) ## Show the sandbox: endpoints, outputs, jobs, what each device runs
+status: $(INSTALLED) ## Show the sandbox: endpoints, the release, what each device runs
 	$(RUN) sandbox status
 
 release: $(INSTALLED) ## Ship another sample image to the sandbox: make release VERSION=2.2.0
@@ -39,9 +39,9 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-plan: $(INSTALLED) ## Foretell a rollout from its stack file: make plan STACK=prod ARGS="--devices 100000"
+plan: $(INSTALLED) ## Forecast a rollout from its stack file: make plan STACK=prod ARGS="--devices 100000"
 	test -n "$(STACK)" || { echo "Which stack? make plan STACK=prod" >&2; exit 2; }
-	$(RUN) ops plan --stack "$(STACK)" $(ARGS)
+	$(RUN) forecast --stack "$(STACK)" $(ARGS)
 
 preview: $(INSTALLED) ## Show what a deployment would change on AWS: make preview STACK=dev
 	test -n "$(STACK)" || { echo "Which stack? make preview STACK=dev" >&2; exit 2; }

@@ -1,2 +1,1 @@
-"""What exists in AWS: the Pulumi components, the configuration that shapes them, and their names
-and documents."""
+"""What exists in AWS: the Pulumi components, their configuration and their policies."""

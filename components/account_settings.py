@@ -18,15 +18,13 @@ EVENT_TYPES = {
     "THING_TYPE": True,
     "THING_TYPE_ASSOCIATION": True,
 }
-"""Every event type of UpdateEventConfigurations, and whether IoT publishes it: on where a topic
-rule of a stack reads it."""
+"""Event type of UpdateEventConfigurations to whether it is on: where a topic rule reads it."""
 
 
 class AccountSettings(pulumi.ComponentResource):
     """Fleet indexing (registry, classic shadow, connectivity) and the events that IoT publishes.
 
-    Destroying it changes nothing in AWS: neither setting can be deleted, and other stacks of the
-    account rely on them.
+    Destroying it changes nothing in AWS: neither can be deleted, and other stacks rely on them.
     """
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:

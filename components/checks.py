@@ -1,30 +1,32 @@
-"""Reads parsed configuration: each key against what it may hold, every mistake noted with the line
-that fixes it."""
+"""Reads parsed configuration: each key against what it may hold, each mistake with its fix."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
-from rollout.codec import shown
-from rollout.release import SEMVER, Version
+import pulumi
 
-T = TypeVar("T")
+from rollout.codec import camel_case, show_value
+from rollout.version import SEMVER, Version
+
+V = TypeVar("V")
 D = TypeVar("D")
 L = TypeVar("L", bound=str)
 
 UNQUOTED = "is no text, write it in quotes: "
-PLAIN_KEY = re.compile(r"[A-Za-z0-9_.:/@+=-]{1,80}")
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_.:/@+=\[\]-]{1,120}")
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake: the key's full path, what stands there, what is allowed and why, and the line or
-    command that fixes it."""
+    """A key's full path, what stands there, what is allowed and why, and the line that fixes it."""
 
     path: str
     value: str
@@ -35,22 +37,39 @@ class Mistake:
         return f"{self.path}: {self.value}; {self.allowed}; {self.fix}"
 
 
-@dataclass(frozen=True)
-class Kind(Generic[T]):
-    """What a key may hold: `read` turns JSON into T or raises ValueError with what is allowed and
-    why.
+class MistakesError(pulumi.RunError):
+    """`mistakes` are all of them, one line each. Pulumi shows a RunError without traceback."""
 
-    `example` is a right value as JSON: the fix shows it, and where the value is wrong it stands in,
-    so that reading goes on.
+    def __init__(self, what: str, outcome: str, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = [str(mistake) for mistake in mistakes]
+        count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
+        super().__init__("\n  ".join([f"{what} has {count}; {outcome}:", *self.mistakes]))
+
+
+@dataclass(frozen=True)
+class Kind(Generic[V]):
+    """What a key may hold: `read` turns JSON into V, or raises ValueError with what is allowed.
+
+    `example` is a right value as JSON: the fix shows it, and it stands in for a wrong value.
     """
 
-    read: Callable[[Any], T]
+    read: Callable[[Any], V]
     example: Any
     allowed: str
 
-    def instead(self, example: Any) -> Kind[T]:
-        """The same kind with another example."""
+    def with_example(self, example: Any) -> Kind[V]:
         return Kind(self.read, example, self.allowed)
+
+
+def checked(is_right: Callable[[Any], object], allowed: str, example: V) -> Kind[V]:
+    """A value that `is_right`, as it stands."""
+
+    def read(value: Any) -> V:
+        if is_right(value):
+            return value  # type: ignore[no-any-return]
+        raise ValueError(allowed)
+
+    return Kind(read, example, allowed)
 
 
 def text(pattern: str, allowed: str, example: str) -> Kind[str]:
@@ -64,16 +83,16 @@ def text(pattern: str, allowed: str, example: str) -> Kind[str]:
     return Kind(read, example, allowed)
 
 
-def version(example: str, pattern: str = ".*", why: str = "") -> Kind[str]:
+def version(example: str, pattern: str = ".*", why: str = "") -> Kind[Version]:
     """A semantic version in quotes that also matches `pattern`; a leading `v` is taken off."""
     allowed = (
         "must be a semantic version (semver.org), in quotes: YAML makes the number 2.1 of an"
         f" unquoted 2.10{why}"
     )
 
-    def read(value: Any) -> str:
+    def read(value: Any) -> Version:
         if isinstance(value, str) and SEMVER.fullmatch(value) and re.fullmatch(pattern, value):
-            return Version(value).text
+            return Version(value)
         raise ValueError(allowed)
 
     return Kind(read, example, allowed)
@@ -84,70 +103,43 @@ def choice(*names: L, why: str, hints: dict[str, str] | None = None) -> Kind[L]:
     allowed = f"must be {' or '.join(names)} ({why})"
 
     def read(value: Any) -> L:
-        found = next((name for name in names if name == value), None)
         hint = (hints or {}).get(value) if isinstance(value, str) else None
-        return found if found is not None else _refuse(f"{allowed}: {hint}" if hint else allowed)
+        found = (name for name in names if name == value)
+        return next(found, None) or _refuse(f"{allowed}: {hint}" if hint else allowed)
 
     return Kind(read, names[0], allowed)
 
 
-def whole(low: int, high: int, why: str, example: int) -> Kind[int]:
-    """A whole number from `low` to `high`."""
+def whole_number(low: int, high: int, why: str, example: int) -> Kind[int]:
     allowed = f"must be a whole number from {low} to {high} ({why})"
+    return checked(lambda value: type(value) is int and low <= value <= high, allowed, example)
 
-    def read(value: Any) -> int:
-        return (
-            value
-            if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-            else _refuse(allowed)
-        )
 
-    return Kind(read, example, allowed)
+def one_of(known: Sequence[int], why: str, example: int) -> Kind[int]:
+    """One of some whole numbers."""
+    allowed = f"must be one of {', '.join(map(str, known))} ({why})"
+    return checked(lambda value: type(value) is int and value in known, allowed, example)
 
 
 def number(low: float, high: float, places: int, why: str, example: float) -> Kind[float]:
     """A number from `low` to `high` with at most `places` decimals."""
-    allowed = (
-        f"must be a number from {low:g} to {high:g} with at most {places}"
-        f" decimal{'s' * (places > 1)} ({why})"
-    )
+    decimals = f"{places} decimal{'s' * (places > 1)}"
+    allowed = f"must be a number from {low:g} to {high:g} with at most {decimals} ({why})"
 
     def read(value: Any) -> float:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
-            _refuse(allowed)  # NaN is not within any limits
-        return float(value) if float(value) == round(float(value), places) else _refuse(allowed)
+        # NaN is not within any limits
+        is_right = type(value) in (int, float) and low <= value <= high
+        return float(value) if is_right and value == round(value, places) else _refuse(allowed)
 
     return Kind(read, example, allowed)
 
 
-def one_of(values: Iterable[int], why: str, example: int) -> Kind[int]:
-    """One of some whole numbers."""
-    known = tuple(values)
-    allowed = f"must be one of {', '.join(map(str, known))} ({why})"
-
-    def read(value: Any) -> int:
-        return (
-            value
-            if isinstance(value, int) and not isinstance(value, bool) and value in known
-            else _refuse(allowed)
-        )
-
-    return Kind(read, example, allowed)
-
-
-def flag(example: bool) -> Kind[bool]:
-    """true or false."""
+def boolean(example: bool) -> Kind[bool]:
     allowed = "must be true or false, without quotes"
-    return Kind(
-        lambda value: value if isinstance(value, bool) else _refuse(allowed), example, allowed
-    )
+    return checked(lambda value: isinstance(value, bool), allowed, example)
 
 
-def parsed(parse: Callable[[str], object], allowed: str, example: str) -> Kind[str]:
+def parsed_text(parse: Callable[[str], object], allowed: str, example: str) -> Kind[str]:
     """Text that `parse` takes; its ValueError says what is wrong."""
 
     def read(value: Any) -> str:
@@ -166,7 +158,7 @@ def _refuse(allowed: str) -> NoReturn:
     raise ValueError(allowed)
 
 
-def near(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` where a known word is close, else the known words."""
     names = sorted(known)
     close = difflib.get_close_matches(word[:64], names, n=1, cutoff=0.5)
@@ -174,11 +166,9 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 class Section:
-    """One object of the configuration. To read a key makes it known; `close` notes every key that
-    nobody has read.
+    """One object of the configuration. What is read is known; `refuse_unknown_keys` comes last.
 
-    A required object that is missing is one mistake: `mistakes` of what is read inside it go
-    nowhere.
+    A required object that is missing is one mistake: those of what is read inside it go nowhere.
     """
 
     def __init__(self, path: str, data: Any, mistakes: list[Mistake], separator: str = ".") -> None:
@@ -187,114 +177,133 @@ class Section:
         self._separator = separator
         self._known: set[str] = set()
 
-    def place(self, key: str) -> str:
-        """The key's full path; a key that is no plain word stands as JSON, so that any text can be
-        shown."""
-        return f"{self.path}{self._separator}{key if PLAIN_KEY.fullmatch(key) else shown(key)}"
+    def key_path(self, key: str) -> str:
+        """The key's full path; a key that is no plain word is shown as JSON."""
+        return f"{self.path}{self._separator}{key if PLAIN_KEY.fullmatch(key) else show_value(key)}"
 
-    def line(self, key: str, example: str) -> str:
-        """The line to write. Top-level keys carry their namespace in a stack file; YAML 1.1 takes
-        an unquoted `on` for true."""
-        name = self.place(key) if self._separator == ":" else key
+    def format_fix(self, key: str, example: str) -> str:
+        """The line to write: top-level keys have a namespace, and YAML takes `on` for true."""
+        name = self.key_path(key) if self._separator == ":" else key
         return f"write {json.dumps(name) if name == 'on' else name}: {example}"
 
-    def raw(self, key: str) -> Any:
+    # Reading
+
+    def get(self, key: str) -> Any:
         """The value as it stands; None where it is absent or null (an empty value in YAML)."""
         self._known.add(key)
         return self.data.get(key)
 
-    def required(self, key: str, kind: Kind[T]) -> T:
-        if self.raw(key) is None:
-            self.note(
-                self.place(key), "missing", kind.allowed, self.line(key, json.dumps(kind.example))
-            )
-            return _example(kind)
-        return self._read(key, kind)
+    def require(self, key: str, kind: Kind[V]) -> V:
+        fix = self.format_fix(key, json.dumps(kind.example))
+        if (value := self.get(key)) is None:
+            self.add_mistake(key, kind.allowed, fix, "missing")
+            return kind.read(kind.example)
+        return self._read_as(key, value, kind, fix)
 
-    def optional(self, key: str, kind: Kind[T], default: D) -> T | D:
-        return default if self.raw(key) is None else self._read(key, kind)
+    def read(self, key: str, kind: Kind[V], default: D) -> V | D:
+        return default if self.get(key) is None else self.require(key, kind)
 
-    def section(self, key: str, example: str | None = None) -> Section:
-        """The object at `key`. `example` is its YAML where it is required; without one, absent
-        means empty."""
-        value = self.raw(key)
-        if value is None and example is not None:
-            self.note(self.place(key), "missing", "is required", self.line(key, example))
-            return Section(self.place(key), {}, [])
-        if value is not None and not isinstance(value, dict):
-            self.wrong(key, "must be an object: keys and values", self.line(key, example or "{}"))
-            return Section(self.place(key), {}, [])
-        return Section(self.place(key), value, self.mistakes)
+    def read_record(self, record: type[V], kinds: Mapping[str, Kind[Any]], **others: Any) -> V:
+        """A dataclass of `others` and of `kinds` by field; fields without default are required."""
+        defaults = {field.name: field.default for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+        values = {
+            name: self.require(camel_case(name), kind)
+            if defaults[name] is dataclasses.MISSING
+            else self.read(camel_case(name), kind, defaults[name])
+            for name, kind in kinds.items()
+        }
+        return record(**values, **others)
 
-    def rows(self, key: str, allowed: str, example: str) -> list[Section]:
-        """The objects of the list at `key`; no objects where it is absent."""
-        rows = []
-        for index, value in enumerate(self.items(key, allowed, example)):
+    def read_map(self, key_kind: Kind[str], kind: Kind[V]) -> dict[str, V]:
+        """The whole section as an object of free keys."""
+        for key in self.data:
+            try:
+                key_kind.read(key)
+            except ValueError as error:
+                self.add_mistake(key, str(error), f"write a key such as {key_kind.example}")
+        return {key: self.require(key, kind) for key in sorted(self.data)}
+
+    def subsection(self, key: str, example: str | None = None) -> Section:
+        """The object at `key`: required where `example` is its YAML, else absent means empty."""
+        value, fix = self.get(key), self.format_fix(key, example or "{}")
+        if isinstance(value, dict) or (value is None and example is None):
+            return Section(self.key_path(key), value, self.mistakes)
+        if value is None:
+            self.add_mistake(key, "is required", fix, "missing")
+        else:
+            self.add_mistake(key, "must be an object: keys and values", fix)
+        return Section(self.key_path(key), {}, [])
+
+    def read_object(
+        self, key: str, record: type[V], kinds: Mapping[str, Kind[Any]], example: str | None = None
+    ) -> V:
+        """The object at `key` as a dataclass, as `subsection` and `read_record` say."""
+        section = self.subsection(key, example)
+        made = section.read_record(record, kinds)
+        section.refuse_unknown_keys()
+        return made
+
+    def read_rows(
+        self, key: str, record: type[V], kinds: Mapping[str, Kind[Any]], allowed: str, example: str
+    ) -> dict[str, V]:
+        """The objects of the list at `key` as dataclasses, by keys such as `rings[0]`; none where
+        it is absent."""
+        made = {}
+        for index, value in enumerate(self.get_list(key, allowed, example)):
             if isinstance(value, dict):
-                rows.append(Section(f"{self.place(key)}[{index}]", value, self.mistakes))
+                row = Section(f"{self.key_path(key)}[{index}]", value, self.mistakes)
+                made[f"{key}[{index}]"] = row.read_record(record, kinds)
+                row.refuse_unknown_keys()
             else:
-                self.note(
-                    f"{self.place(key)}[{index}]", shown(value), allowed, self.line(key, example)
-                )
-        return rows
+                fix = self.format_fix(key, example)
+                self.add_mistake(f"{key}[{index}]", allowed, fix, show_value(value))
+        return made
 
-    def items(self, key: str, allowed: str, example: str) -> list[Any]:
+    def read_list(self, key: str, kind: Kind[V], allowed: str, example: str) -> tuple[V, ...]:
+        """The values of the list at `key`, none where it is absent."""
+        values = enumerate(self.get_list(key, allowed, example))
+        return tuple(self.read_item(key, index, value, kind) for index, value in values)
+
+    def get_list(self, key: str, allowed: str, example: str) -> list[Any]:
         """The list at `key`; an empty one where it is absent."""
-        value = self.raw(key)
+        value = self.get(key)
         if value is None or isinstance(value, list):
             return value or []
-        self.wrong(key, allowed, self.line(key, example))
+        self.add_mistake(key, allowed, self.format_fix(key, example))
         return []
 
-    def item(self, key: str, index: int, value: Any, kind: Kind[T]) -> T:
-        """One value of a list, read as `kind`."""
-        return self._read_at(
-            f"{self.place(key)}[{index}]", value, kind, f"write {json.dumps(kind.example)}"
-        )
+    def read_item(self, key: str, index: int, value: Any, kind: Kind[V]) -> V:
+        """One value of a list."""
+        return self._read_as(f"{key}[{index}]", value, kind, f"write {json.dumps(kind.example)}")
 
-    def check_key(self, key: str, kind: Kind[str]) -> None:
-        """Notes a free key that is not what `kind` allows."""
-        try:
-            kind.read(key)
-        except ValueError as error:
-            self.wrong(key, str(error), f"write a key such as {kind.example}")
-
-    def wrong(self, key: str, allowed: str, fix: str) -> None:
-        self.note(self.place(key), shown(self.data.get(key)), allowed, fix)
-
-    def note(self, path: str, value: str, allowed: str, fix: str) -> None:
-        self.mistakes.append(Mistake(path, value, allowed, fix))
-
-    def good(self, *keys: str) -> bool:
-        """Whether nothing is wrong at these keys, or inside them."""
-        starts = tuple(self.place(key) for key in keys)
-        return not any(
-            re.match(rf"{re.escape(start)}(?:[.\[]|$)", m.path)
-            for m in self.mistakes
-            for start in starts
-        )
-
-    def close(self) -> None:
-        """Notes the unknown keys. Call it when all keys are read."""
-        for key in sorted(set(self.data) - self._known):
-            self.wrong(
-                key,
-                f"is not a key here: {near(key, self._known)}",
-                f"remove or correct {shown(key)}",
-            )
-
-    def _read(self, key: str, kind: Kind[T]) -> T:
-        return self._read_at(
-            self.place(key), self.data[key], kind, self.line(key, json.dumps(kind.example))
-        )
-
-    def _read_at(self, path: str, value: Any, kind: Kind[T], fix: str) -> T:
+    def _read_as(self, key: str, value: Any, kind: Kind[V], fix: str) -> V:
         try:
             return kind.read(value)
         except ValueError as error:
-            self.note(path, shown(value), str(error), fix)
-            return _example(kind)
+            self.add_mistake(key, str(error), fix, show_value(value))
+            return kind.read(kind.example)
 
+    # Mistakes
 
-def _example(kind: Kind[T]) -> T:
-    return kind.read(kind.example)
+    def add_mistake(self, key: str, allowed: str, fix: str, found: str | None = None) -> None:
+        """What stands at `key`, or in short what was `found` there, is not allowed."""
+        value = show_value(self.data.get(key)) if found is None else found
+        self.mistakes.append(Mistake(self.key_path(key), value, allowed, fix))
+
+    def has_no_mistakes_at(self, *keys: str) -> bool:
+        """Whether nothing is wrong at these keys, or inside them."""
+        starts = tuple(re.escape(self.key_path(key)) for key in keys)
+        inside = re.compile(rf"(?:{'|'.join(starts)})(?:[.\[]|$)")
+        return not any(inside.match(mistake.path) for mistake in self.mistakes)
+
+    def refuse_repeated(self, key: str, names: Iterable[str], why: str, fix: str) -> None:
+        """Each name that stands more than once in the list at `key` is a mistake."""
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        for name in repeated if self.has_no_mistakes_at(key) else ():
+            self.add_mistake(key, f"stands there twice: {why}", fix, show_value(name))
+
+    def refuse_unknown_keys(self) -> None:
+        """Call it when all keys are read."""
+        for key in sorted(set(self.data) - self._known):
+            allowed = f"is not a key here: {suggest(key, self._known)}"
+            self.add_mistake(key, allowed, f"remove or correct {show_value(key)}")

@@ -1,35 +1,116 @@
-"""The fleet: thing type, thing groups, the device policy, and the devices that the stack file
-declares."""
+"""The fleet: thing type, thing groups, the device policy, declared devices, event logs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_random as random
 
-from components import documents
-from components.naming import Location, Names
-from components.settings import DeclaredDevice, FleetSettings
-
-SEARCHABLE = ("hardware", "initialVersion", "serial")
-"""Attributes that ListThings can search; a thing type takes three (CreateThingType)."""
+from components import limits, policies, tags
+from components.arguments import CommonArgs, read_arguments
+from components.checks import Section
+from components.context import Context, keep
+from components.event_logs import EventLogs
+from components.location import find_location
+from components.settings.common import CommonSettings, read_common
+from components.settings.fleet import DeviceSettings, FleetSettings, read_fleet
+from rollout.codec import encode
+from rollout.names import FleetNames, StackOutput
+from rollout.rings import Share
+from rollout.version import Version
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceFleetArgs:
-    names: pulumi.Input[Names]
-    location: pulumi.Input[Location]
-    fleet: FleetSettings
-    tags: Mapping[str, str]
+class DeclaredDevice:
+    """A device that the program declares."""
+
+    serial: str
+    ring: str | None = None
+    """By default the one that the serial's hash says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFleetArgs(CommonArgs):
+    """What a fleet is made of.
+
+    >>> args = DeviceFleetArgs(hardware="gateway-a1", rings=[Share(name="all", percent=100)])
+    >>> args.protect, args.environment, args.devices
+    (True, 'production', ())
+    """
+
+    hardware: str
+    """The hardware family; devices of another reject the fleet's firmware."""
+    rings: Sequence[Share]
+    """One to ten, in the order in which a release reaches them; their percentages add up to 100."""
+    name: str | None = None
+    """What the names of nearly everything in AWS begin with; by default the component's name."""
+    device_type: str = "device"
+    """The thing type.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_CreateThingType.html
+    """
+    initial_version: str | Version = "1.0.0"
+    """What declared devices run before their first update."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Of every declared device, at most 47.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_AttributePayload.html
+    """
+    devices: int | Sequence[str | DeclaredDevice] = ()
+    """Devices that the program makes, at most 100: by serial, or how many with the serials 0001,
+    0002 and so on. Larger fleets are provisioned by claim."""
+    csr_folder: str = "csr"
+    """Where each declared device's certificate signing request is, `<serial>.csr`.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html
+    """
+    keys_in_state: bool = False
+    """Whether AWS makes the devices' keys, secret in the state; in environment `dev` only."""
+    suffix: pulumi.Input[str] | None = None
+    """Eight hexadecimal digits that keep the names apart from other fleets'; by default random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetReference:
+    """A fleet as its channel needs it: a DeviceFleet's, or of another stack's outputs.
+
+    What is plain decides what is released, and is known in every preview.
+
+        other = pulumi.StackReference("fleets/prod")
+        fleet = FleetReference(
+            name="gateways", hardware="gateway-a1", rings=rings, suffix=other.get_output("suffix")
+        )
+    """
+
+    name: str
+    hardware: str
+    rings: Sequence[Share]
+    suffix: pulumi.Input[str]
+    ring_group_arns: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None
+    """Ring to thing group ARN; by default what the names and the suffix say."""
+    ring_sizes: Mapping[str, int] = field(default_factory=dict)
+    """Declared devices by ring, where there are any: a gate must not ask for more."""
 
 
 class DeviceFleet(pulumi.ComponentResource):
-    """A thing group with one child group per ring, a policy that fits every device, and the
-    declared devices."""
+    """A thing group with a child per ring, a policy for every device, declared devices, event logs.
 
+    rings = [Share(name="canary", percent=10), Share(name="broad", percent=90)]
+    fleet = DeviceFleet("gateways", DeviceFleetArgs(hardware="gateway-a1", rings=rings))
+    """
+
+    suffix: pulumi.Output[str]
+    region: pulumi.Output[str]
+    iot_endpoint: pulumi.Output[str]
+    """Where devices connect to.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_DescribeEndpoint.html
+    """
     group_name: pulumi.Output[str]
     thing_type_name: pulumi.Output[str]
     policy_name: pulumi.Output[str]
@@ -43,109 +124,136 @@ class DeviceFleet(pulumi.ComponentResource):
     """Serial to certificate, PEM."""
     device_private_keys: dict[str, pulumi.Output[str]]
     """Serial to private key, PEM and secret; empty where the devices made their own."""
+    event_log_groups: dict[str, pulumi.Output[str]]
+    """Kind of events to log group name."""
+    reference: FleetReference
+    """What a channel needs of the fleet."""
 
     def __init__(
         self, name: str, args: DeviceFleetArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        """Raises ArgumentsError with every mistake in `args`. Paths are from the current folder."""
+        values = {"name": name} | encode(args)
+        common, self._fleet = read_arguments("DeviceFleet", name, values, _read)
         super().__init__("iotota:index:DeviceFleet", name, None, opts)
-        self._name, self._args = name, args
-        self._child = pulumi.ResourceOptions(parent=self)
-        self._names = pulumi.Output.from_input(args.names)
-        thing_type = self._thing_type()
-        policy = self._policy()
-        rings = self._groups()
+        self._name, self._child = name, pulumi.ResourceOptions(parent=self)
+        fleet = self._fleet
+        if args.suffix is None:
+            # every name holds it: to lose it is to rename, and so to replace, everything
+            options = keep(self._child, common.protect)
+            self.suffix = random.RandomId(f"{name}-suffix", byte_length=4, opts=options).hex
+        else:
+            self.suffix = pulumi.Output.from_input(args.suffix)
+        self._context = context = Context(
+            names=self.suffix.apply(lambda suffix: FleetNames(fleet=fleet.name, suffix=suffix)),
+            location=find_location(self),
+            tags=tags.tags(common.environment, fleet.name, common.tags),
+            log_retention_days=common.log_retention_days,
+        )
+        thing_type = aws.iot.ThingType(
+            f"{name}-type",
+            name=context.names.apply(lambda names: names.thing_type(fleet.device_type)),
+            properties={
+                "description": f"{fleet.device_type} devices of the fleet {fleet.name}",
+                # what ListThings can search; a thing type takes three (CreateThingType)
+                "searchable_attributes": list(limits.OWN_ATTRIBUTES),
+            },
+            tags=context.tags,
+            opts=self._child,
+        )
+        policy = aws.iot.Policy(
+            f"{name}-policy",
+            name=context.names.device_policy,
+            policy=policies.fill_in(policies.device_policy, location=context.location),
+            tags=context.tags,
+            opts=self._child,
+        )
+        rings = self._make_groups()
+        self.region = context.location.region
+        self.iot_endpoint = aws.iot.get_endpoint_output(
+            endpoint_type="iot:Data-ATS", opts=pulumi.InvokeOutputOptions(parent=self)
+        ).endpoint_address
         self.thing_type_name, self.policy_name = thing_type.name, policy.name
         self.ring_names = {ring: group.name for ring, group in rings.items()}
         self.ring_arns = {ring: group.arn for ring, group in rings.items()}
         self.device_names, self.device_certificates, self.device_private_keys = {}, {}, {}
-        for device in args.fleet.devices:
-            self._device(device, thing_type, policy, rings[device.ring])
+        for device in fleet.devices:
+            self._make_device(device, thing_type, policy, rings[device.ring])
+        self.event_log_groups = EventLogs(f"{name}-logs", context, self._child).group_names
+        self.reference = FleetReference(
+            name=fleet.name,
+            hardware=fleet.hardware,
+            rings=fleet.rings,
+            suffix=self.suffix,
+            ring_group_arns=self.ring_arns,
+            ring_sizes=fleet.ring_sizes,
+        )
         self.register_outputs(self.stack_outputs())
 
     def stack_outputs(self) -> dict[str, pulumi.Input[object]]:
         """What a stack exports of its fleet."""
         outputs: dict[str, pulumi.Input[object]] = {
-            "thingTypeName": self.thing_type_name,
-            "fleetGroupName": self.group_name,
-            "ringGroupNames": self.ring_names,
-            "devicePolicyName": self.policy_name,
-            "deviceNames": self.device_names,
-            "deviceRings": {device.serial: device.ring for device in self._args.fleet.devices},
-            "deviceCertificates": self.device_certificates,
+            StackOutput.SUFFIX: self.suffix,
+            StackOutput.REGION: self.region,
+            StackOutput.IOT_ENDPOINT: self.iot_endpoint,
+            StackOutput.FLEET_NAME: self._fleet.name,
+            StackOutput.THING_TYPE_NAME: self.thing_type_name,
+            StackOutput.FLEET_GROUP_NAME: self.group_name,
+            StackOutput.RING_GROUP_NAMES: self.ring_names,
+            StackOutput.DEVICE_POLICY_NAME: self.policy_name,
+            StackOutput.DEVICE_NAMES: self.device_names,
+            StackOutput.DEVICE_RINGS: {each.serial: each.ring for each in self._fleet.devices},
+            StackOutput.DEVICE_CERTIFICATES: self.device_certificates,
+            StackOutput.EVENT_LOG_GROUPS: self.event_log_groups,
         }
-        if self._args.fleet.keys_in_state:
-            outputs["devicePrivateKeys"] = pulumi.Output.secret(self.device_private_keys)
+        if self._fleet.keys_in_state:
+            keys = pulumi.Output.secret(self.device_private_keys)
+            outputs[StackOutput.DEVICE_PRIVATE_KEYS] = keys
         return outputs
 
-    def _thing_type(self) -> aws.iot.ThingType:
-        fleet = self._args.fleet
-        return aws.iot.ThingType(
-            f"{self._name}-type",
-            name=self._names.apply(lambda names: names.thing_type(fleet.device_type)),
-            properties={
-                "description": f"{fleet.device_type} devices of the fleet {fleet.name}",
-                "searchable_attributes": list(SEARCHABLE),
-            },
-            tags=self._args.tags,
-            opts=self._child,
-        )
-
-    def _policy(self) -> aws.iot.Policy:
-        return aws.iot.Policy(
-            f"{self._name}-policy",
-            name=self._names.apply(lambda names: names.device_policy),
-            policy=documents.filled(documents.device_policy, location=self._args.location),
-            tags=self._args.tags,
-            opts=self._child,
-        )
-
-    def _groups(self) -> dict[str, aws.iot.ThingGroup]:
-        fleet = self._args.fleet
+    def _make_groups(self) -> dict[str, aws.iot.ThingGroup]:
+        """The fleet's group, and in it a group for each ring."""
+        fleet, context = self._fleet, self._context
         whole = aws.iot.ThingGroup(
             f"{self._name}-group",
-            name=self._names.apply(lambda names: names.prefix),
-            properties=_properties(
+            name=context.names.fleet_group,
+            properties=_group_properties(
                 f"All devices of the fleet {fleet.name}", {"hardware": fleet.hardware}
             ),
-            tags=self._args.tags,
+            tags=context.tags,
             opts=self._child,
         )
         self.group_name = whole.name
         return {
             ring.name: aws.iot.ThingGroup(
                 f"{self._name}-ring-{ring.name}",
-                name=self._names.apply(partial(Names.ring_group, ring=ring.name)),
+                name=context.names.apply(partial(FleetNames.ring_group, ring=ring.name)),
                 parent_group_name=whole.name,
-                properties=_properties(
+                properties=_group_properties(
                     f"Ring {position} of {len(fleet.rings)} of the fleet {fleet.name}",
                     {"hardware": fleet.hardware, "percent": f"{ring.percent:g}", "ring": ring.name},
                 ),
-                tags=self._args.tags,
+                tags=context.tags,
                 opts=self._child,
             )
             for position, ring in enumerate(fleet.rings, start=1)
         }
 
-    def _device(
+    def _make_device(
         self,
-        device: DeclaredDevice,
+        device: DeviceSettings,
         thing_type: aws.iot.ThingType,
         policy: aws.iot.Policy,
         ring: aws.iot.ThingGroup,
     ) -> None:
-        """One device. The attachments need thing and certificate, so a destroy detaches before it
-        deactivates and deletes."""
-        fleet, label = self._args.fleet, f"{self._name}-device-{device.serial}"
-        own = {
-            "hardware": fleet.hardware,
-            "initialVersion": fleet.initial_version,
-            "serial": device.serial,
-        }
+        """The attachments need thing and certificate: a destroy detaches before it deletes."""
+        fleet, label = self._fleet, f"{self._name}-device-{device.serial}"
+        own = (fleet.hardware, str(fleet.initial_version), device.serial)
         thing = aws.iot.Thing(
             label,
-            name=self._names.apply(partial(Names.thing, serial=device.serial)),
+            name=self._context.names.apply(partial(FleetNames.thing, serial=device.serial)),
             thing_type_name=thing_type.name,
-            attributes={**fleet.attributes, **own},
+            attributes={**fleet.attributes, **dict(zip(limits.OWN_ATTRIBUTES, own, strict=True))},
             opts=self._child,
         )
         # without a CSR AWS makes the key, and the state keeps it as a secret
@@ -158,28 +266,31 @@ class DeviceFleet(pulumi.ComponentResource):
         aws.iot.ThingPrincipalAttachment(
             f"{label}-principal", principal=certificate.arn, thing=thing.name, opts=self._child
         )
-        # a thing is never in two groups of one hierarchy: another ring takes it after this one let
-        # it go
-        moved = pulumi.ResourceOptions.merge(
-            self._child, pulumi.ResourceOptions(delete_before_replace=True)
-        )
+        # a thing is never in two groups of one hierarchy: one ring lets it go, another takes it
+        moved = pulumi.ResourceOptions(delete_before_replace=True)
         aws.iot.ThingGroupMembership(
             f"{label}-ring",
             thing_name=thing.name,
             thing_group_name=ring.name,
             override_dynamic_group=False,
-            opts=moved,
+            opts=pulumi.ResourceOptions.merge(self._child, moved),
         )
         self.device_names[device.serial] = thing.name
         # the provider marks it secret for the key's sake; a certificate is public
-        self.device_certificates[device.serial] = pulumi.Output.unsecret(
-            certificate.certificate_pem
-        )
+        public = pulumi.Output.unsecret(certificate.certificate_pem)
+        self.device_certificates[device.serial] = public
         if fleet.keys_in_state:
             self.device_private_keys[device.serial] = certificate.private_key
 
 
-def _properties(
+def _read(section: Section) -> tuple[CommonSettings, FleetSettings]:
+    if isinstance(section.get("suffix"), str):
+        section.require("suffix", limits.SUFFIX)
+    common = read_common(section)
+    return common, read_fleet(section, common.environment, Path.cwd())
+
+
+def _group_properties(
     description: str, attributes: Mapping[str, str]
 ) -> aws.iot.ThingGroupPropertiesArgsDict:
     return {"description": description, "attribute_payload": {"attributes": dict(attributes)}}

@@ -1,53 +1,90 @@
-"""The firmware channel: the bucket with image and manifest, the roles and the key around it,
-controller and monitoring."""
+"""The firmware channel: bucket, signing keys and roles, controller and monitoring."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pulumi
 import pulumi_aws as aws
 
-from components import documents
+from components import limits, policies, tags
+from components.arguments import CommonArgs, read_arguments
+from components.checks import Section
+from components.context import Context, after, keep
+from components.device_fleet import DeviceFleet, FleetReference
+from components.location import find_location
 from components.monitoring import Monitoring, MonitoringArgs
-from components.naming import Location, Names
 from components.rollout_controller import RolloutController, RolloutControllerArgs
-from components.settings import ROOT, Image
-from rollout.release import Manifest, manifest_key, sha256
+from components.settings.channel_settings import ChannelSettings, read_channel
+from components.settings.common import CommonSettings, read_common
+from components.settings.firmware import S3Image, read_firmware
+from components.settings.fleet import read_rings
+from components.settings.rollout import pace_value, read_manifest
+from rollout.codec import encode, sha256_hex
+from rollout.names import CHANNELS_PREFIX, ChannelKeys, Names, StackOutput
+from rollout.release import Gate, Pace, RolloutOptions
+from rollout.version import Version
 
 UNFINISHED_UPLOAD_DAYS = 7
 OLD_MANIFEST_DAYS = 90
-"""How long a replaced manifest, control.json or state.json is kept. Nothing under `firmware/` ever
-expires."""
+"""How long replaced manifests, orders and states are kept. Under `firmware/` nothing expires."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirmwareChannelArgs:
-    names: pulumi.Input[Names]
-    location: pulumi.Input[Location]
-    manifest: Manifest
-    image: Image
-    signing_keys: Sequence[str]
-    """Names of the signing keys: the first signs, devices and controller still believe the
-    others."""
-    ring_groups: pulumi.Input[Mapping[str, pulumi.Input[str]]]
-    """Ring to thing group ARN."""
-    devices: Sequence[pulumi.Resource]
-    """What must outlive the jobs on destroy: the fleet."""
-    log_retention_days: int
-    notifications: Sequence[str]
-    """E-mail addresses."""
-    tags: Mapping[str, str]
-    protect: bool = True
-    """Whether bucket and key are protected, kept on destroy and never emptied."""
+class FirmwareChannelArgs(CommonArgs, RolloutOptions):
+    """What a channel releases, to which fleet, and how."""
+
+    fleet: DeviceFleet | FleetReference
+    """Whom it is for; a fleet follows one channel."""
+    version: str | Version
+    """Above the last good one, unless `allow_downgrade`."""
+    image: str
+    """A file in the folder that the program runs in, at most 5 MB, or `s3://bucket/key`.
+
+    See https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+    """
+    sha256: str
+    """Of the image: 64 lower-case hexadecimal digits."""
+    size: int | None = None
+    """Bytes, of an image in S3 only."""
+    minimum_version: str | Version | None = None
+    """The oldest version it may install over."""
+    allow_downgrade: bool = False
+
+    channel: str | None = None
+    """The channel's name; by default the component's."""
+    devices_per_minute: int | Pace = Pace.maximum_per_minute
+    """How many devices a minute hear of the release, 1 to 1000, or a rate that grows.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionsRolloutConfig.html
+    """
+    gates: Mapping[str, Gate] = field(default_factory=dict)
+    """What each ring must show before the next one starts; by default `Gate()`."""
+    signing_keys: Sequence[str] = ("1",)
+    """Names of the signing keys: the first signs, devices and controller still trust the others.
+
+    See https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html
+    """
+    notifications: Sequence[str] = ()
+    """E-mail addresses that alarms are sent to; each must confirm.
+
+    See https://docs.aws.amazon.com/sns/latest/api/API_Subscribe.html
+    """
     tls_only: bool = True
+    """Whether bucket, queue and topic refuse requests without TLS; false in `dev` only."""
 
 
 class FirmwareChannel(pulumi.ComponentResource):
     """Everything between an image and the devices: `pulumi up` writes image and manifest, the
-    controller does the rest."""
+    controller does the rest.
+
+    image, sha256 = "firmware/2.1.0.bin", "65b53e..."
+    args = FirmwareChannelArgs(fleet=fleet, version="2.1.0", image=image, sha256=sha256)
+    channel = FirmwareChannel("stable", args)
+    """
 
     bucket_name: pulumi.Output[str]
     signing_key_arns: list[pulumi.Output[str]]
@@ -59,94 +96,145 @@ class FirmwareChannel(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: FirmwareChannelArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        """Raises ArgumentsError with every mistake in `args`. Paths are from the current folder."""
+        fleet = args.fleet.reference if isinstance(args.fleet, DeviceFleet) else args.fleet
+        values = {"channel": name} | encode(args) | {"fleet": encode(fleet)}
+        if isinstance(args.devices_per_minute, Pace):
+            values["devicesPerMinute"] = pace_value(args.devices_per_minute)
+        common, settings = read_arguments("FirmwareChannel", name, values, _read)
         super().__init__("iotota:index:FirmwareChannel", name, None, opts)
-        self._name, self._args = name, args
+        self._name, self._settings, self._common = name, settings, common
+        self._manifest = manifest = settings.manifest
         self._child = pulumi.ResourceOptions(parent=self)
-        # for what holds images, memory and signatures; not for the component: protect is inherited,
-        # by the artifact too
-        kept = (
-            pulumi.ResourceOptions(protect=True, retain_on_delete=True)
-            if args.protect
-            else pulumi.ResourceOptions()
+        # for what holds images, memory and signatures; the artifact must not inherit it
+        self._kept = keep(self._child, common.protect)
+        suffix = pulumi.Output.from_input(fleet.suffix)
+        self._context = context = Context(
+            names=suffix.apply(
+                lambda suffix: Names(fleet=fleet.name, suffix=suffix, channel=manifest.channel)
+            ),
+            location=find_location(self),
+            tags=tags.tags(common.environment, fleet.name, common.tags),
+            log_retention_days=common.log_retention_days,
+            tls_only=settings.tls_only,
         )
-        self._kept = pulumi.ResourceOptions.merge(self._child, kept)
-        self._names = pulumi.Output.from_input(args.names)
-        role = self._controller_role()
+        # first: the policies of bucket and key name it, and KMS takes no principal that is missing
+        role = aws.iam.Role(
+            f"{name}-controller-role",
+            name=context.names.controller,
+            description="The rollout controller's function",
+            assume_role_policy=policies.fill_in(policies.lambda_trust, location=context.location),
+            tags=context.tags,
+            opts=self._child,
+        )
         self._bucket = self._make_bucket(role)
-        keys = [self._signing_key(key, role) for key in args.signing_keys]
-        presign = self._presign_role()
-        artifact = self._artifact()
-        self.controller = self._controller(role, keys, presign, artifact)
-        self.monitoring = self._monitoring()
-        self._manifest([artifact, self.controller])
-        self.bucket_name, self.signing_key_arns = self._bucket.bucket, [key.arn for key in keys]
-        self.signing_public_key = pulumi.Output.all(*map(self._public_key, keys)).apply(
-            lambda blocks: "".join(filter(None, blocks))
+        keys = [self._make_signing_key(key, role) for key in settings.signing_keys]
+        presign_role = self._make_presign_role()
+        artifact = self._make_artifact()
+        self.controller = RolloutController(
+            f"{name}-controller",
+            RolloutControllerArgs(
+                context=self._context,
+                manifest=manifest,
+                artifact=artifact,
+                bucket=self._bucket,
+                role=role,
+                presign_role=presign_role,
+                signing_keys=keys,
+                ring_group_arns=self._find_ring_groups(fleet),
+                fleet=args.fleet if isinstance(args.fleet, DeviceFleet) else None,
+            ),
+            self._child,
         )
+        self.monitoring = Monitoring(
+            f"{name}-monitoring",
+            MonitoringArgs(
+                context=self._context,
+                controller=self.controller,
+                rings=[ring.name for ring in manifest.rings],
+                notifications=settings.notifications,
+            ),
+            self._child,
+        )
+        # the release itself: last, when its image is there and the controller knows its digest
+        aws.s3.BucketObjectv2(
+            f"{name}-manifest",
+            bucket=self._bucket.bucket,
+            key=ChannelKeys(manifest.channel).manifest,
+            content=manifest.text(),
+            content_type="application/json",
+            tags=self._context.tags,
+            opts=after(self._child, artifact, self.controller),
+        )
+        self.bucket_name, self.signing_key_arns = self._bucket.bucket, [key.arn for key in keys]
+        options = pulumi.InvokeOutputOptions(parent=self)
+        blocks = [aws.kms.get_public_key_output(key_id=key.arn, opts=options) for key in keys]
+        self.signing_public_key = pulumi.Output.all(
+            *(block.public_key_pem for block in blocks)
+        ).apply(lambda blocks: "".join(filter(None, blocks)))
         self.register_outputs(self.stack_outputs())
 
     def stack_outputs(self) -> dict[str, pulumi.Input[object]]:
         """What a stack exports of its channel."""
-        manifest = self._args.manifest
+        manifest = self._manifest
         return {
-            "bucketName": self.bucket_name,
-            "channelName": manifest.channel,
-            "controllerName": self.controller.function_name,
-            "signingKeyArns": self.signing_key_arns,
-            "signingPublicKey": self.signing_public_key,
-            "dashboardUrl": self.monitoring.dashboard_url,
-            "notificationsTopicArn": self.monitoring.topic_arn,
-            "alarmNames": self.monitoring.alarm_names,
-            "eventLogGroups": self.monitoring.event_log_groups,
-            "release": {
-                "version": manifest.firmware.version,
+            StackOutput.BUCKET_NAME: self.bucket_name,
+            StackOutput.CHANNEL_NAME: manifest.channel,
+            StackOutput.CONTROLLER_NAME: self.controller.function_name,
+            StackOutput.SIGNING_KEY_ARNS: self.signing_key_arns,
+            StackOutput.SIGNING_PUBLIC_KEY: self.signing_public_key,
+            StackOutput.DASHBOARD_URL: self.monitoring.dashboard_url,
+            StackOutput.NOTIFICATIONS_TOPIC_ARN: self.monitoring.topic_arn,
+            StackOutput.ALARM_NAMES: self.monitoring.alarm_names,
+            StackOutput.RELEASE: {
+                "version": str(manifest.firmware.version),
                 "sha256": manifest.firmware.sha256,
                 "size": manifest.firmware.size,
                 "rings": [ring.name for ring in manifest.rings],
-                "manifestSha256": sha256(manifest.text()),
+                "manifestSha256": sha256_hex(manifest.text()),
             },
         }
 
-    def _controller_role(self) -> aws.iam.Role:
-        """Made here and first: the policies of bucket and key name it, and KMS takes no principal
-        that is not there."""
-        return aws.iam.Role(
-            f"{self._name}-controller-role",
-            name=self._names.apply(lambda names: names.controller),
-            description="The rollout controller's function",
-            assume_role_policy=documents.filled(
-                documents.lambda_trust, location=self._args.location
-            ),
-            tags=self._args.tags,
-            opts=self._child,
+    def _find_ring_groups(
+        self, fleet: FleetReference
+    ) -> pulumi.Input[Mapping[str, pulumi.Input[str]]]:
+        """ARNs of the rings' thing groups: what the fleet says, or what its names say."""
+        if fleet.ring_group_arns is not None:
+            return fleet.ring_group_arns
+        rings = [ring.name for ring in self._manifest.rings]
+        return pulumi.Output.all(self._context.names, self._context.location).apply(
+            lambda found: {
+                ring: found[1].arn("iot", f"thinggroup/{found[0].ring_group(ring)}")
+                for ring in rings
+            }
         )
 
     def _make_bucket(self, controller_role: aws.iam.Role) -> aws.s3.Bucket:
-        name, args = f"{self._name}-bucket", self._args
+        name, child, kept = f"{self._name}-bucket", self._child, self._kept
         bucket = aws.s3.Bucket(
             name,
-            bucket=self._names.apply(lambda names: names.bucket),
-            force_destroy=not args.protect,
-            tags=args.tags,
-            opts=self._kept,
+            bucket=self._context.names.bucket,
+            force_destroy=not self._common.protect,
+            tags=self._context.tags,
+            opts=kept,
         )
         versioning = aws.s3.BucketVersioning(
             f"{name}-versioning",
             bucket=bucket.bucket,
             versioning_configuration={"status": "Enabled"},
-            opts=self._kept,
+            opts=kept,
         )
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encryption",
             bucket=bucket.bucket,
             rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
-            opts=self._kept,
+            opts=kept,
         )
         aws.s3.BucketOwnershipControls(
             f"{name}-ownership",
             bucket=bucket.bucket,
             rule={"object_ownership": "BucketOwnerEnforced"},
-            opts=self._kept,
+            opts=kept,
         )
         access = aws.s3.BucketPublicAccessBlock(
             f"{name}-public-access",
@@ -155,29 +243,23 @@ class FirmwareChannel(pulumi.ComponentResource):
             block_public_policy=True,
             ignore_public_acls=True,
             restrict_public_buckets=True,
-            opts=self._kept,
+            opts=kept,
         )
-        policy = documents.filled(
-            documents.bucket_policy,
-            bucket_arn=bucket.arn,
-            channel=args.manifest.channel,
-            controller_role_arn=controller_role.arn,
-            tls_only=args.tls_only,
+        aws.s3.BucketPolicy(
+            f"{name}-policy",
+            bucket=bucket.bucket,
+            policy=policies.fill_in(
+                policies.bucket_policy,
+                bucket_arn=bucket.arn,
+                channel=self._manifest.channel,
+                controller_role_arn=controller_role.arn,
+                tls_only=self._context.tls_only,
+            ),
+            # S3 refuses to change policy and public access block at once (OperationAborted)
+            opts=after(kept, access),
         )
-        # S3 refuses to change a bucket's policy and its public access block at once
-        # (OperationAborted)
-        after = pulumi.ResourceOptions.merge(
-            self._kept, pulumi.ResourceOptions(depends_on=[access])
-        )
-        aws.s3.BucketPolicy(f"{name}-policy", bucket=bucket.bucket, policy=policy, opts=after)
-        self._lifecycle(f"{name}-lifecycle", bucket, versioning)
-        return bucket
-
-    def _lifecycle(
-        self, name: str, bucket: aws.s3.Bucket, versioning: aws.s3.BucketVersioning
-    ) -> None:
         aws.s3.BucketLifecycleConfiguration(
-            name,
+            f"{name}-lifecycle",
             bucket=bucket.bucket,
             rules=[
                 {
@@ -191,154 +273,106 @@ class FirmwareChannel(pulumi.ComponentResource):
                 {
                     "id": "old-manifests",
                     "status": "Enabled",
-                    "filter": {"prefix": "channels/"},
+                    "filter": {"prefix": CHANNELS_PREFIX},
                     "noncurrent_version_expiration": {"noncurrent_days": OLD_MANIFEST_DAYS},
                 },
             ],
-            # noncurrent versions are there once versioning is
-            opts=pulumi.ResourceOptions.merge(
-                self._child, pulumi.ResourceOptions(depends_on=[versioning])
-            ),
+            opts=after(child, versioning),  # noncurrent versions are there once versioning is
         )
+        return bucket
 
-    def _signing_key(self, label: str, controller_role: aws.iam.Role) -> aws.kms.Key:
+    def _make_signing_key(self, label: str, controller_role: aws.iam.Role) -> aws.kms.Key:
         key = aws.kms.Key(
             f"{self._name}-signing-key-{label}",
-            description=f"Signs the releases of the channel {self._args.manifest.channel}",
+            description=f"Signs the releases of the channel {self._manifest.channel}",
             customer_master_key_spec="ECC_NIST_P256",
             key_usage="SIGN_VERIFY",
             deletion_window_in_days=30,  # the longest: devices trust the key
-            policy=documents.filled(
-                documents.signing_key_policy,
-                location=self._args.location,
+            policy=policies.fill_in(
+                policies.signing_key_policy,
+                location=self._context.location,
                 controller_role_arn=controller_role.arn,
             ),
-            tags=self._args.tags,
+            tags=self._context.tags,
             opts=self._kept,
         )
         aws.kms.Alias(
             f"{self._name}-signing-alias-{label}",
-            name=self._names.apply(partial(Names.signing_alias, key=label)),
+            name=self._context.names.apply(partial(Names.signing_alias, key=label)),
             target_key_id=key.key_id,
             opts=self._child,
         )
         return key
 
-    def _public_key(self, key: aws.kms.Key) -> pulumi.Output[str]:
-        return aws.kms.get_public_key_output(
-            key_id=key.arn, opts=pulumi.InvokeOutputOptions(parent=self)
-        ).public_key_pem
-
-    def _presign_role(self) -> aws.iam.Role:
+    def _make_presign_role(self) -> aws.iam.Role:
         """What IoT Jobs assumes to presign the image's URL for a device."""
+        context = self._context
+        trust = policies.fill_in(
+            policies.presign_trust, location=context.location, names=context.names
+        )
         role = aws.iam.Role(
             f"{self._name}-presign-role",
-            name=self._names.apply(lambda names: names.presign_role),
+            name=context.names.presign_role,
             description="Presigns the URLs of firmware images for devices",
-            assume_role_policy=documents.filled(
-                documents.presign_trust, location=self._args.location, names=self._names
-            ),
-            tags=self._args.tags,
+            assume_role_policy=trust,
+            tags=context.tags,
             opts=self._child,
         )
         aws.iam.RolePolicy(
             f"{self._name}-presign-rights",
             name="presign",
             role=role.name,
-            policy=documents.filled(documents.presign_policy, bucket_arn=self._bucket.arn),
+            policy=policies.fill_in(policies.presign_policy, bucket_arn=self._bucket.arn),
             opts=self._child,
         )
         return role
 
-    def _artifact(self) -> aws.s3.BucketObjectv2 | aws.s3.ObjectCopy:
-        """The image. Every release replaces the resource, and the object stays in the bucket: it is
-        the way back."""
-        name, image, key = (
-            f"{self._name}-artifact",
-            self._args.image,
-            self._args.manifest.firmware.key,
-        )
-        # protect and retain_on_delete are inherited, and a protected artifact would stop the next
-        # release
-        replaced = pulumi.ResourceOptions.merge(
-            self._child, pulumi.ResourceOptions(protect=False, retain_on_delete=True)
-        )
-        if image.path is None:
+    def _make_artifact(self) -> aws.s3.BucketObjectv2 | aws.s3.ObjectCopy:
+        """The image. Every release replaces the resource, the object stays: it is the way back."""
+        name, image = f"{self._name}-artifact", self._settings.image
+        bucket, key = self._bucket.bucket, self._manifest.firmware.key
+        # both are inherited, and a protected artifact would stop the next release
+        replaced = pulumi.ResourceOptions(protect=False, retain_on_delete=True)
+        options = pulumi.ResourceOptions.merge(self._child, replaced)
+        checksum = "SHA256"  # what the controller compares with the manifest's digest
+        if isinstance(image, S3Image):
             return aws.s3.ObjectCopy(
                 name,
-                bucket=self._bucket.bucket,
+                bucket=bucket,
                 key=key,
                 source=image.source,
-                # what the controller compares with the manifest's digest
-                checksum_algorithm="SHA256",
+                checksum_algorithm=checksum,
                 tagging_directive="REPLACE",
-                tags=self._args.tags,
-                opts=replaced,
+                tags=self._context.tags,
+                opts=options,
             )
         return aws.s3.BucketObjectv2(
             name,
-            bucket=self._bucket.bucket,
+            bucket=bucket,
             key=key,
-            source=pulumi.FileAsset(str(ROOT / image.path)),
-            checksum_algorithm="SHA256",
+            source=pulumi.FileAsset(str(image.path)),
+            checksum_algorithm=checksum,
             content_type="application/octet-stream",
-            tags=self._args.tags,
-            opts=replaced,
+            tags=self._context.tags,
+            opts=options,
         )
 
-    def _controller(
-        self,
-        role: aws.iam.Role,
-        keys: Sequence[aws.kms.Key],
-        presign: aws.iam.Role,
-        artifact: pulumi.Resource,
-    ) -> RolloutController:
-        args = self._args
-        controller = RolloutControllerArgs(
-            names=self._names,
-            location=args.location,
-            channel=args.manifest.channel,
-            manifest_sha256=sha256(args.manifest.text()),
-            role=role,
-            bucket=self._bucket,
-            presign_role_arn=presign.arn,
-            signing_key_arns=[key.arn for key in keys],
-            ring_groups=args.ring_groups,
-            artifact=artifact,
-            devices=args.devices,
-            log_retention_days=args.log_retention_days,
-            tags=args.tags,
-            tls_only=args.tls_only,
-        )
-        return RolloutController(f"{self._name}-controller", controller, self._child)
 
-    def _monitoring(self) -> Monitoring:
-        args = self._args
-        monitoring = MonitoringArgs(
-            names=self._names,
-            location=args.location,
-            rings=tuple(ring.name for ring in args.manifest.rings),
-            function_name=self.controller.function_name,
-            function_log=self.controller.log_group_name,
-            dead_letters_name=self.controller.dead_letters_name,
-            log_retention_days=args.log_retention_days,
-            notifications=args.notifications,
-            tags=args.tags,
-            tls_only=args.tls_only,
-        )
-        return Monitoring(f"{self._name}-monitoring", monitoring, self._child)
-
-    def _manifest(self, after: Sequence[pulumi.Resource]) -> None:
-        """The release itself: last, when its image is there and the controller has its digest and
-        is listening."""
-        aws.s3.BucketObjectv2(
-            f"{self._name}-manifest",
-            bucket=self._bucket.bucket,
-            key=manifest_key(self._args.manifest.channel),
-            content=self._args.manifest.text(),
-            content_type="application/json",
-            tags=self._args.tags,
-            opts=pulumi.ResourceOptions.merge(
-                self._child, pulumi.ResourceOptions(depends_on=list(after))
-            ),
-        )
+def _read(section: Section) -> tuple[CommonSettings, ChannelSettings]:
+    common = read_common(section)
+    fleet = section.subsection("fleet", "a DeviceFleet or a FleetReference")
+    fleet.require("name", limits.FLEET_NAME)
+    rings = read_rings(fleet)
+    if isinstance(fleet.get("suffix"), str):
+        fleet.require("suffix", limits.SUFFIX)
+    if isinstance(arns := fleet.get("ringGroupArns"), dict):
+        for name in {ring.name for ring in rings} - set(arns):
+            key = f"ringGroupArns.{name}"
+            fleet.add_mistake(key, "each ring has a thing group", "add its ARN", "missing")
+    hardware = fleet.require("hardware", limits.HARDWARE)
+    sizes = fleet.subsection("ringSizes").read_map(limits.RING, limits.RING_SIZE)
+    firmware, image = read_firmware(section, hardware, Path.cwd())
+    is_right = section.has_no_mistakes_at("fleet")
+    manifest = read_manifest(section, firmware, rings, sizes if is_right else None)
+    fleet.refuse_unknown_keys()
+    return common, read_channel(section, common.environment, manifest, image)

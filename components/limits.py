@@ -1,22 +1,36 @@
-"""What each key of the configuration may hold: the limit, the reason, and a right value to show.
+"""What each key may hold: the limit, the reason, and a right value; messages show these texts.
 
 A limit is AWS's, named with the API shape that has it; where one is ours, the text says why.
-Messages show these texts.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from components import naming
-from components.checks import Kind, choice, number, one_of, parsed, text, version, whole
+from components import tags
+from components.checks import (
+    Kind,
+    boolean,
+    checked,
+    choice,
+    number,
+    one_of,
+    parsed_text,
+    text,
+    version,
+    whole_number,
+)
+from rollout.names import RING_NAME, ROLLBACK
 from rollout.release import Window
-from rollout.rings import RESERVED, RING_NAME
-from rollout.window import opens_at, parse_cron, parse_time
+from rollout.window import next_opening, parse_cron, parse_time
 
-MAX_TAGS = naming.MAX_TAGS - len(naming.OWN_TAGS)
+Fields = Mapping[str, Kind[Any]]
+"""What the fields of a dataclass may hold, by their names, for `Section.read_record`."""
+
+MAX_EXTRA_TAGS = tags.MAX_TAGS - len(tags.OWN_TAGS)
 """Tags of the configuration; the program's own come on top."""
 MAX_DEVICES = 100
 """Declared devices: each is five resources of the stack. Larger fleets are provisioned by claim."""
@@ -27,17 +41,15 @@ MAX_ATTRIBUTES = 50 - len(OWN_ATTRIBUTES)
 MAX_IMAGE = 5 * 1024**3
 """Bytes that one CopyObject copies."""
 MAX_FILE = 5 * 1024**2
-"""Bytes of an image that is a file: the provider uploads what is larger in parts, and S3 then has
-no SHA-256 of the whole."""
+"""Bytes of an image that is a file: S3 has no SHA-256 of what the provider uploads in parts."""
 MAX_SIGNING_KEYS = 3
-"""Of a channel: the one that signs, and those that a rotation leaves believed for a while. Our own
-limit."""
+"""Of a channel: the one that signs, and those still trusted during a rotation. Our own limit."""
 MAX_CSR = 4096
 """Characters of a certificate signing request (CreateCertificateFromCsr)."""
 MAX_ALARMS = 10
 """In a gate: ten rings' alarms fit one DescribeAlarms (100 names)."""
 MAX_COUNT = 1_000_000
-"""Devices a least number may ask for; ours, the largest fleet that the plan is made for."""
+"""Upper bound of every count of devices; ours, the largest fleet that the plan is made for."""
 
 ENVIRONMENT: Kind[Literal["dev", "staging", "production"]] = choice(
     "dev",
@@ -46,34 +58,9 @@ ENVIRONMENT: Kind[Literal["dev", "staging", "production"]] = choice(
     why="what the stack is for; never inferred from its name",
     hints={"prod": "write production", "development": "write dev", "local": "write dev"},
 )
-RETENTION = one_of(
-    (
-        1,
-        3,
-        5,
-        7,
-        14,
-        30,
-        60,
-        90,
-        120,
-        150,
-        180,
-        365,
-        400,
-        545,
-        731,
-        1096,
-        1827,
-        2192,
-        2557,
-        2922,
-        3288,
-        3653,
-    ),
-    "retentionInDays of PutRetentionPolicy",
-    30,
-)
+RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545)
+RETENTION_YEARS = (731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+RETENTION = one_of(RETENTION_DAYS + RETENTION_YEARS, "retentionInDays of PutRetentionPolicy", 30)
 EMAIL = text(
     r"[^\s@,;<>\"]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
     "must be an e-mail address (an SNS subscription)",
@@ -107,7 +94,7 @@ DEVICE_TYPE = text(
     " type's name (128: CreateThing, CreateThingType), and a colon would break Pulumi's URNs",
     "gateway",
 )
-SERIAL = DEVICE_TYPE.instead("0001")
+SERIAL = DEVICE_TYPE.with_example("0001")
 ATTRIBUTE_KEY = text(
     r"[A-Za-z0-9_.,@/:#-]{1,128}",
     "a key is 1 to 128 letters, digits and _.,@/:#- (AttributeName of CreateThing)",
@@ -115,8 +102,7 @@ ATTRIBUTE_KEY = text(
 )
 ATTRIBUTE = text(
     r"[A-Za-z0-9_.,@/:#=\[\]-]{1,800}",
-    "must be 1 to 800 letters, digits and _.,@/:#=[]- without spaces (AttributeValue of"
-    " CreateThing)",
+    "must be 1 to 800 letters, digits and _.,@/:#=[]- without spaces (AttributeValue, CreateThing)",
     "lab",
 )
 INITIAL_VERSION = version(
@@ -124,46 +110,55 @@ INITIAL_VERSION = version(
     r"[^+]*",
     "; without +build, for it is a thing's attribute (AttributeValue of CreateThing)",
 )
-HARDWARE = ATTRIBUTE.instead("gateway-a1")
+HARDWARE = ATTRIBUTE.with_example("gateway-a1")
+FLEET: Fields = {
+    "name": FLEET_NAME,
+    "hardware": HARDWARE,
+    "device_type": DEVICE_TYPE,
+    "initial_version": INITIAL_VERSION,
+}
 CSR_FOLDER = text(r"[A-Za-z0-9_./-]+", "must be a folder inside the repository", "csr")
 JOB_ID = "a job id is suffix, channel, ring and sequence within 64 (CreateJob)"
 RING = text(
-    rf"(?!{RESERVED}$){RING_NAME}",
-    f"must be 1 to 20 lower-case letters, digits and hyphens, not {RESERVED} (the groups of"
+    rf"(?!{ROLLBACK}$){RING_NAME}",
+    f"must be 1 to 20 lower-case letters, digits and hyphens, not {ROLLBACK} (the groups of"
     f" rollbacks): {JOB_ID}",
     "canary",
 )
-SHARE = number(
-    0.01, 100, 2, "percent of the fleet; the hash that spreads devices has 10,000 places", 10
+SHARE: Fields = {
+    "name": RING,
+    "percent": number(
+        0.01, 100, 2, "percent of the fleet; the hash that spreads devices has 10,000 places", 10
+    ),
+}
+RING_SIZE = whole_number(0, MAX_COUNT, "declared devices of the ring", 1)
+SUFFIX = text(
+    r"[0-9a-f]{8}", "must be 8 lower-case hexadecimal digits, as a RandomId makes them", "0a1b2c3d"
 )
 
 # Firmware
 
 SIGNING_KEY = text(r"[a-z0-9]{1,8}", "must be 1 to 8 lower-case letters or digits, in quotes", "2")
 VERSION = version("2.1.0")
+FIRMWARE: Fields = {
+    "version": VERSION,
+    "minimum_version": VERSION,
+    "allow_downgrade": boolean(False),
+}
 DIGEST = text(
     r"[0-9a-f]{64}", "must be a SHA-256 as 64 lower-case hexadecimal digits, in quotes", "0" * 64
 )
-SIZE = whole(1, MAX_IMAGE, "bytes; CopyObject copies at most 5 GB at once", 1_048_576)
+SIZE = whole_number(1, MAX_IMAGE, "bytes; CopyObject copies at most 5 GB at once", 1_048_576)
 S3_IMAGE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[A-Za-z0-9!_.*'()/-]{1,1024})")
-
-
-def _image(allowed: str) -> Kind[str]:
-    def read(value: Any) -> str:
-        if (
-            isinstance(value, str)
-            and value
-            and (not value.startswith("s3:") or S3_IMAGE.fullmatch(value))
-        ):
-            return value
-        raise ValueError(allowed)
-
-    return Kind(read, "firmware/2.1.0.bin", allowed)
-
-
-IMAGE = _image(
+IMAGE = checked(
+    lambda value: (
+        isinstance(value, str)
+        and value
+        and (not value.startswith("s3:") or S3_IMAGE.fullmatch(value))
+    ),
     "must be a file of the repository, or s3://bucket/key (a key of at most 1024 letters, digits"
-    " and !_.*'()/-)"
+    " and !_.*'()/-)",
+    "firmware/2.1.0.bin",
 )
 
 # Rollout
@@ -173,75 +168,90 @@ CHANNEL = text(
     f"must be 1 to 20 lower-case letters, digits and hyphens: {JOB_ID}",
     "stable",
 )
-RATE = whole(1, 1000, "devices a minute; maximumPerMinute and baseRatePerMinute of CreateJob", 100)
-FACTOR = number(1.1, 5, 1, "incrementFactor of CreateJob", 2.0)
-INCREASE_AFTER = whole(
-    1, MAX_COUNT, "devices; numberOfNotifiedThings or numberOfSucceededThings of CreateJob", 100
+RATE = whole_number(
+    1, 1000, "devices a minute; maximumPerMinute and baseRatePerMinute of CreateJob", 100
 )
-INCREASE_ON: Kind[Literal["succeeded", "notified"]] = choice(
-    "succeeded", "notified", why="rateIncreaseCriteria of CreateJob"
-)
-ABORT_ON: Kind[Literal["FAILED", "TIMED_OUT"]] = choice(
-    "FAILED",
-    "TIMED_OUT",
-    why="failureType of CreateJob's abortConfig",
-    hints=dict.fromkeys(
-        ("ALL", "REJECTED"),
-        "REJECTED is a device's word for not-for-me and no failure, and ALL counts it too",
+PACE: Fields = {
+    "factor": number(1.1, 5, 1, "incrementFactor of CreateJob", 2.0),
+    "increase_after": whole_number(
+        1, MAX_COUNT, "devices; numberOfNotifiedThings or numberOfSucceededThings of CreateJob", 100
     ),
-)
-ABORT_PERCENT = number(0.01, 100, 2, "thresholdPercentage of CreateJob's abortConfig", 20)
-ABORT_MINIMUM = whole(
-    1, MAX_COUNT, "devices; minNumberOfExecutedThings of CreateJob's abortConfig", 5
-)
-TIMEOUT = whole(1, 10_080, "minutes, 7 days; inProgressTimeoutInMinutes of CreateJob", 30)
-URL_LIFE = whole(60, 3600, "seconds; expiresInSec of CreateJob's presignedUrlConfig", 3600)
-ROLLBACK: Kind[Literal["automatic", "forbidden"]] = choice(
-    "automatic", "forbidden", why="what a failure does; forbidden halts"
-)
-TIME = parsed(parse_time, "must be a UTC time", "2026-12-01T02:00:00Z")
-WINDOW_MINUTES = whole(1, 1430, "durationInMinutes of CreateJob's maintenance windows", 240)
+    "increase_on": choice("succeeded", "notified", why="rateIncreaseCriteria of CreateJob"),
+}
+ABORT: Fields = {
+    "on": choice(
+        "FAILED",
+        "TIMED_OUT",
+        why="failureType of CreateJob's abortConfig",
+        hints=dict.fromkeys(
+            ("ALL", "REJECTED"),
+            "REJECTED is a device's word for not-for-me and no failure, and ALL counts it too",
+        ),
+    ),
+    "percent": number(0.01, 100, 2, "thresholdPercentage of CreateJob's abortConfig", 20),
+    "minimum": whole_number(
+        1, MAX_COUNT, "devices; minNumberOfExecutedThings of CreateJob's abortConfig", 5
+    ),
+}
 
 
-def _cron(line: str) -> None:
+def _check_cron(line: str) -> None:
     parse_cron(line)
     # a year with a 29th of February: what does not open in it never opens
-    if opens_at(datetime(2028, 1, 1, tzinfo=UTC), None, Window(cron=line, minutes=1)) is None:
+    if next_opening(datetime(2028, 1, 1, tzinfo=UTC), None, Window(cron=line, minutes=1)) is None:
         raise ValueError(f"{line!r} never comes")
 
 
-CRON = parsed(_cron, "must be a cron line in UTC, minute hour day month weekday", "0 2 * * *")
+WINDOW: Fields = {
+    "cron": parsed_text(
+        _check_cron, "must be a cron line in UTC, minute hour day month weekday", "0 2 * * *"
+    ),
+    "minutes": whole_number(1, 1430, "durationInMinutes of CreateJob's maintenance windows", 240),
+}
+APPROVAL: Fields = {"ring": RING, "sha256": DIGEST}
+MANIFEST: Fields = {
+    "in_progress_timeout_minutes": whole_number(
+        1, 10_080, "minutes, 7 days; inProgressTimeoutInMinutes of CreateJob", 30
+    ),
+    "presigned_url_seconds": whole_number(
+        60, 3600, "seconds; expiresInSec of CreateJob's presignedUrlConfig", 3600
+    ),
+    "rollback": choice("automatic", "forbidden", why="what a failure does; forbidden halts"),
+    "paused": boolean(False),
+    "halted": boolean(False),
+    "start_at": parsed_text(parse_time, "must be a UTC time", "2026-12-01T02:00:00Z"),
+}
 
 # Gates
 
 PERCENT = number(0, 100, 2, "percent of the ring's devices", 90)
-LEAST = whole(1, MAX_COUNT, "devices; a ring never passes for being empty", 1)
-FAILURE_PERCENT = number(
-    0,
-    99.99,
-    2,
-    "percent of the finished devices; more than 100 cannot fail, so 100 would be no brake",
-    10,
-)
-FAILURE_MINIMUM = whole(1, MAX_COUNT, "finished devices before the ring can fail", 3)
 MINUTES = number(0, 525_600, 4, "minutes, at most a year", 60)
-DEADLINE = MINUTES.instead(1440)
-ON_DEADLINE: Kind[Literal["hold", "advance"]] = choice(
-    "hold",
-    "advance",
-    why="advance waives coverage only",
-    hints={
-        "rollback": (
-            "a deadline never rolls back, for a weekend of offline devices is not a bad release"
-        )
-    },
-)
-ALARM_NAME = text(
-    r"[^\x00-\x1f\x7f]{1,255}",
-    "must be an alarm's full name, 1 to 255 characters (PutMetricAlarm), or stack: and the short"
-    " name of one of the stack's own",
-    "stack:controller-errors",
-)
-ALARM_ACTION: Kind[Literal["hold", "rollback"]] = choice(
-    "hold", "rollback", why="what the alarm does to the release"
-)
+GATE: Fields = {
+    "coverage_percent": PERCENT,
+    "success_percent": PERCENT,
+    "minimum_succeeded": whole_number(
+        1, MAX_COUNT, "devices; a ring never passes for being empty", 1
+    ),
+    "soak_minutes": MINUTES,
+    "approval": boolean(True),
+    "deadline_minutes": MINUTES.with_example(1440),
+    "on_deadline": choice(
+        "hold",
+        "advance",
+        why="advance waives coverage only",
+        hints={"rollback": "a deadline never rolls back: offline devices are no bad release"},
+    ),
+}
+FAILURE_LIMIT: Fields = {
+    "percent": number(0, 99.99, 2, "percent of the finished devices; 100 would be no brake", 10),
+    "minimum": whole_number(1, MAX_COUNT, "finished devices before the ring can fail", 3),
+}
+ALARM: Fields = {
+    "name": text(
+        r"[^\x00-\x1f\x7f]{1,255}",
+        "must be an alarm's full name, 1 to 255 characters (PutMetricAlarm), or stack: and the"
+        " short name of one of the stack's own",
+        "stack:controller-errors",
+    ),
+    "action": choice("hold", "rollback", why="what the alarm does to the release"),
+}

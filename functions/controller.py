@@ -11,38 +11,78 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
 
-from functions.aws import Clients, Setup, error_code, tolerant
-from functions.memory import Lost, Memory
-from functions.view import View
+from cloud.bucket import Overtaken
+from cloud.channel import Channel
+from cloud.clients import CONFIG, Clients
 from rollout import actions as act
 from rollout.decide import decide
-from rollout.document import RELEASE_TYPE, artifact_url, job_document, jws, signing_input, statement
-from rollout.gates import rollback_failing
-from rollout.observed import DISARMED, Counts, Job, Observed
-from rollout.release import Manifest, Pace
-from rollout.rings import RESERVED
-from rollout.state import NEEDS_A_PERSON, Control, Event, Offer, State
-from rollout.trust import Distrusted, check_age
+from rollout.gates import count_rollback_failures
+from rollout.job_document import artifact_url, job_document, release_statement
+from rollout.jws import RELEASE_TYPE
+from rollout.names import (
+    ENROLLED_A_RUN,
+    NOT_WANTED,
+    ROLLBACK,
+    STACK_DESTROYED,
+    ChannelMetric,
+    Names,
+    Variable,
+)
+from rollout.observed import Job, Observed
+from rollout.orders import Order, Orders
+from rollout.release import Abort, Manifest, Pace
+from rollout.state import NEEDS_A_PERSON, Event, Offer, State
+from rollout.trust import UntrustedState
 
-NAMESPACE = "IotOta"
-ENROLLED_A_RUN = 5000
-"""Devices put into a rollback's group in one run: AddThingToThingGroup takes 100 a second, a run
-comes every minute."""
-NOT_WANTED = {"reasonCode": "NOT_WANTED", "comment": "ended by the rollout controller"}
+COMMENT = "ended by the rollout controller"
+"""In the jobs that it cancels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Where the controller works, from its environment."""
+
+    names: Names
+    bucket: str
+    signing_keys: list[str]
+    """ARNs: the first signs, a state signed by any of them is believed."""
+    ring_groups: Mapping[str, str]
+    """By ring: the ARN of its thing group."""
+    presign_role: str
+    manifest_sha256: str
+    region: str
+    dns_suffix: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Setup:
+        return cls(
+            names=Names(
+                fleet=environment[Variable.FLEET],
+                suffix=environment[Variable.SUFFIX],
+                channel=environment[Variable.CHANNEL],
+            ),
+            bucket=environment[Variable.BUCKET],
+            signing_keys=json.loads(environment[Variable.SIGNING_KEY_ARNS]),
+            ring_groups=json.loads(environment[Variable.RING_GROUP_ARNS]),
+            presign_role=environment[Variable.PRESIGN_ROLE_ARN],
+            manifest_sha256=environment[Variable.MANIFEST_SHA256],
+            region=environment[Variable.REGION],
+            dns_suffix=environment[Variable.DNS_SUFFIX],
+        )
 
 
 def handler(event: Any, _context: Any) -> dict[str, Any]:
     """Lambda's entry. `{"tf": {"action": "delete"}}` comes from `pulumi destroy`; everything else
     is a reason to look."""
-    controller = Controller(Setup.from_env(os.environ), clients())
+    controller = Controller(Setup.from_environment(os.environ), clients())
     action = (event.get("tf") or {}).get("action") if isinstance(event, dict) else None
     if action == "delete":
         return controller.end()
@@ -57,33 +97,49 @@ def handler(event: Any, _context: Any) -> dict[str, Any]:
 def clients() -> Clients:
     """Made once for as long as Lambda keeps the function warm: making them costs more than a run
     that finds nothing to do."""
-    return Clients(boto3.Session())
+    session = boto3.Session()
+    return Clients(lambda service: session.client(service, config=CONFIG))
 
 
 class Controller:
+    """One run of the controller."""
+
     def __init__(self, setup: Setup, clients: Clients) -> None:
-        self.setup, self.clients, self.names = setup, clients, setup.names
-        self.view, self.memory = View(setup, clients), Memory(setup, clients)
+        self.setup, self.names = setup, setup.names
+        self.channel = Channel(
+            clients, setup.names, bucket=setup.bucket, signing_keys=setup.signing_keys
+        )
+        self._exposed: dict[str, set[str]] = {}
+        """By job: the things that it exposed; each job is listed once a run."""
+        self._members: set[str] = set()
+        """The things in the group of the rollback that was under way when the run began."""
 
     def run(self, now: float) -> dict[str, Any]:
         """Looks, decides, remembers, acts; returns what happened in a few words. The time is in
         seconds since 1970."""
-        # Before the state is read: what a newer run makes after that is not mistaken for a stray of
-        # an older state.
-        live, groups = self.view.live_jobs(), self.view.rollback_groups()
-        manifest, problem = self.view.manifest()
-        control = self.view.control()
+        # Before the state is read: what a newer run makes after that is not mistaken for a stray
+        # of an older state.
+        live, groups = self.channel.jobs.live(), self.channel.rollback_groups.sequences()
+        manifest, problem = self.channel.manifest(self.setup.manifest_sha256)
+        orders = self._orders()
         try:
-            before, etag = self._state(live, control, now)
-        except Distrusted as distrusted:
-            self._measure({"Heartbeat": 1, "ManifestRefused": 1, "Held": 1}, {})
+            before, etag = self._state(live, orders, now)
+        except UntrustedState as untrusted:
+            self.channel.cloudwatch.put(
+                {
+                    ChannelMetric.HEARTBEAT: 1,
+                    ChannelMetric.MANIFEST_REFUSED: 1,
+                    ChannelMetric.HELD: 1,
+                },
+                {},
+            )
             return {
                 "outcome": "distrusted",
                 "kind": "halted",
-                "halt": distrusted.halt,
-                "waiting": distrusted.why,
+                "halt": untrusted.halt,
+                "waiting": untrusted.why,
             }
-        observed = self.view.observe(before, manifest, problem, control, live, groups)
+        observed = self._observe(before, manifest, problem, orders, live, groups)
         after = decide(manifest, before, observed, now, self.names)
         answer = {
             "sequence": after.sequence,
@@ -92,233 +148,237 @@ class Controller:
         }
         try:
             if after != before or etag is None:
-                self.memory.save(after, etag)
-            done = [
-                self._do(action, after, manifest)
-                for action in act.actions(after, observed, self.names)
-            ]
-        except Lost:
+                self.channel.write_state(after, etag)
+            actions = act.list_actions(after, observed, self.names)
+            done = [self._act(action, after, manifest) for action in actions]
+        except Overtaken:
             return {"outcome": "lost", **answer}
-        self._tell(after, observed, now)
+        self._put_metrics(after, observed, now)
         return {"outcome": "done", **answer, "did": [text for text in done if text]}
 
     def end(self) -> dict[str, Any]:
         """Ends every live job of the channel, running executions too, and its rollback groups: the
         stack is going away."""
-        jobs = sorted(self.view.live_jobs())
+        jobs = sorted(self.channel.jobs.live())
         for job in jobs:
-            tolerant(
-                self.clients.iot.cancel_job, jobId=job, force=True, reasonCode="STACK_DESTROYED"
-            )
-        groups = [
-            self.setup.rollback_group(sequence) for sequence in sorted(self.view.rollback_groups())
-        ]
-        for group in groups:
-            self.clients.iot.delete_thing_group(thingGroupName=group)
+            self.channel.jobs.cancel(job, STACK_DESTROYED, COMMENT, force=True)
+        sequences = sorted(self.channel.rollback_groups.sequences())
+        for sequence in sequences:
+            self.channel.rollback_groups.delete(sequence)
+        groups = [self.names.rollback_group(sequence) for sequence in sequences]
         return {"outcome": "ended", "jobs": jobs, "groups": groups}
 
+    # Look
+
+    def _orders(self) -> Orders:
+        """What people ordered. A control.json that cannot be read is a halt: an operator's word is
+        in there."""
+        file = self.channel.orders()
+        if file.problem is None:
+            return file.orders
+        why = f"control.json is unreadable: {file.problem}"
+        return Orders(halted=Order(by="the controller", at=0.0, why=why))
+
     def _state(
-        self, live: Mapping[str, Job], control: Control, now: float
+        self, live: Mapping[str, Job], orders: Orders, now: float
     ) -> tuple[State, str | None]:
-        """The newest state that this controller signed, and its ETag. Raises Distrusted when that
-        cannot be told."""
+        """The newest state that this controller signed, and its ETag. Raises UntrustedState when
+        that cannot be told."""
         try:
-            state, etag = self.memory.load()
-            sequences = (
-                [self.names.sequence(job) or 0 for job in live] if state else self.view.sequences()
-            )
-            check_age(state, sequences)
-        except Distrusted as distrusted:
-            resume = control.resume
-            if resume is None or resume.halt != distrusted.halt:
+            stored = self.channel.current_state(live)
+        except UntrustedState as untrusted:
+            resume = orders.resume
+            if resume is None or resume.halt != untrusted.halt:
                 raise
-            why = f"{resume.order.by} started afresh ({distrusted.why}): {resume.order.why}"
+            why = f"{resume.order.by} started afresh ({untrusted.why}): {resume.order.why}"
+            sequences = (self.names.job_sequence(job) or 0 for job in self.channel.jobs.statuses())
             fresh = State(
-                sequence=max(self.view.sequences(), default=0),
+                sequence=max(sequences, default=0),
                 decisions=(Event(at=now, what="recovered", why=why),),
             )
-            return fresh, self.memory.etag()
-        return state or State(), etag
+            there = self.channel.state_object()
+            return fresh, there.etag if there else None
+        return (stored.state, stored.etag) if stored else (State(), None)
+
+    def _observe(
+        self,
+        state: State,
+        manifest: Manifest | None,
+        problem: str | None,
+        orders: Orders,
+        live: Mapping[str, Job],
+        groups: frozenset[int],
+    ) -> Observed:
+        """Everything that the decision needs, for this state."""
+        good, rollback = state.last_good, state.rollback
+        wanted = manifest.firmware if manifest and manifest.firmware != good else None
+        exposed = set[str]()
+        if rollback and rollback.done_at is None:
+            exposed = self._exposed_things(rollback.exposing_jobs)
+            if rollback.offer.sequence in groups:
+                self._members = self.channel.rollback_groups.members(rollback.offer.sequence)
+        return Observed(
+            jobs={**live, **self.channel.jobs.get_all(self._remembered_jobs(state))},
+            alarms=self._gate_alarms(state, manifest),
+            orders=orders,
+            manifest_problem=problem,
+            image_problem=self.channel.bucket.image_problem(wanted) if wanted else None,
+            good_image_problem=(
+                self.channel.bucket.image_problem(good) if good and wanted else None
+            ),
+            groups=groups,
+            enrolled=len(self._members),
+            unenrolled=len(exposed - self._members),
+        )
+
+    def _remembered_jobs(self, state: State) -> list[str]:
+        """The jobs that the state names, whatever has become of them."""
+        found = [self.names.job(ring, offer.sequence) for ring, offer in _offers(state)]
+        if state.rollback:
+            found += [
+                self.names.job(ROLLBACK, state.rollback.offer.sequence),
+                *state.rollback.exposing_jobs,
+            ]
+        return found
+
+    def _gate_alarms(self, state: State, manifest: Manifest | None) -> dict[str, Any]:
+        """By the name that the gates use: the alarms that they watch, and that exist."""
+        manifests = (manifest, state.candidate and state.candidate.manifest)
+        names = {
+            self.names.gate_alarm(gate.name): gate.name
+            for each in manifests
+            if each
+            for ring in each.rings
+            for gate in ring.gate.alarms
+        }
+        found = self.channel.cloudwatch.alarms(names) if names else {}
+        return {names[full]: alarm for full, alarm in found.items()}
+
+    def _exposed_things(self, jobs: Iterable[str]) -> set[str]:
+        for job in jobs:
+            if job not in self._exposed:
+                self._exposed[job] = self.channel.jobs.exposed_things([job])
+        return set().union(*(self._exposed[job] for job in jobs))
 
     # Act
 
-    def _do(self, action: act.Action, state: State, manifest: Manifest | None) -> str | None:
+    def _act(self, action: act.Action, state: State, manifest: Manifest | None) -> str | None:
         match action:
             case act.Cancel():
-                tolerant(self.clients.iot.cancel_job, jobId=action.job, **NOT_WANTED)
+                self.channel.jobs.cancel(action.job, NOT_WANTED, COMMENT)
                 return f"cancelled {action.job}"
             case act.Create():
                 return self._create(
                     action, state.candidate.manifest if state.candidate else manifest
                 )
             case act.Disarm():
-                self._disarm(action.job)
+                self.channel.jobs.disarm(action.job)
                 return f"disarmed {action.job}"
             case act.Enroll():
                 return self._enroll(action)
             case act.RemoveGroup():
-                group = self.setup.rollback_group(action.sequence)
-                self.clients.iot.delete_thing_group(thingGroupName=group)
-                return f"removed {group}"
+                self.channel.rollback_groups.delete(action.sequence)
+                return f"removed {self.names.rollback_group(action.sequence)}"
 
     def _create(self, action: act.Create, manifest: Manifest | None) -> str:
         name = self.names.job(action.ring, action.offer.sequence)
-        try:
-            self.clients.iot.create_job(
-                jobId=name, **self._job_request(action, manifest or Manifest)
-            )
-        except ClientError as error:
-            if error_code(error) != "ResourceAlreadyExistsException":
-                raise
+        if not self.channel.jobs.create(name, self._job_request(action, manifest)):
             return f"found {name}"
-        now_wanted, _ = self.memory.load()
-        if now_wanted is None or name not in act.wanted(now_wanted, self.names):
-            tolerant(self.clients.iot.cancel_job, jobId=name, **NOT_WANTED)
-            raise Lost
+        now_wanted = self.channel.state()
+        if now_wanted is None or name not in act.desired_jobs(now_wanted.state, self.names):
+            self.channel.jobs.cancel(name, NOT_WANTED, COMMENT)
+            raise Overtaken(name)
         return f"created {name}"
 
-    def _job_request(
-        self, action: act.Create, settings: Manifest | type[Manifest]
-    ) -> dict[str, Any]:
+    def _job_request(self, action: act.Create, manifest: Manifest | None) -> dict[str, Any]:
+        """CreateJob's parameters. Where the manifest was refused, the manifest's defaults hold."""
         setup, offer = self.setup, action.offer
-        claims = statement(
+        statement = release_statement(
             self.names.channel, offer.firmware, offer.sequence, downgrade=offer.downgrade
         )
-        signed = signing_input(RELEASE_TYPE, setup.signing_keys[0], claims)
         url = artifact_url(setup.bucket, setup.region, setup.dns_suffix, offer.firmware.key)
+        seconds = manifest.presigned_url_seconds if manifest else Manifest.presigned_url_seconds
+        timeout = (
+            manifest.in_progress_timeout_minutes
+            if manifest
+            else Manifest.in_progress_timeout_minutes
+        )
         request = {
             "targets": [self._target(action)],
             "targetSelection": "CONTINUOUS",
-            "document": job_document(jws(signed, self.memory.sign(signed)), url),
+            "document": job_document(self.channel.signer.sign(RELEASE_TYPE, statement), url),
             "description": (
                 f"{offer.firmware.version} for ring {action.ring} of channel {self.names.channel}"
             ),
-            "presignedUrlConfig": {
-                "roleArn": setup.presign_role,
-                "expiresInSec": settings.presigned_url_seconds,
-            },
-            "timeoutConfig": {"inProgressTimeoutInMinutes": settings.in_progress_timeout_minutes},
+            "presignedUrlConfig": {"roleArn": setup.presign_role, "expiresInSec": seconds},
+            "timeoutConfig": {"inProgressTimeoutInMinutes": timeout},
         }
-        if action.proving:
+        if action.proving and manifest:
             request |= {
-                "jobExecutionsRolloutConfig": _pace(settings.pace),
-                "abortConfig": _abort(settings),
+                "jobExecutionsRolloutConfig": _rollout_config(manifest.pace),
+                "abortConfig": _abort_config(manifest.abort),
             }
         return request
 
     def _target(self, action: act.Create) -> str:
-        return (
-            self._rollback_target(action.offer.sequence)
-            if action.ring == RESERVED
-            else self.setup.ring_groups[action.ring]
-        )
-
-    def _rollback_target(self, sequence: int) -> str:
-        """The ARN of the rollback's group, which is made where it is not there yet (the call may be
-        repeated)."""
-        properties = {
-            "thingGroupDescription": (
-                f"Devices that return to the last good release of {self.names.channel}"
-            )
-        }
-        answer = self.clients.iot.create_thing_group(
-            thingGroupName=self.setup.rollback_group(sequence), thingGroupProperties=properties
-        )
-        return str(answer["thingGroupArn"])
+        if action.ring == ROLLBACK:
+            return self.channel.rollback_groups.create(action.offer.sequence)
+        return self.setup.ring_groups[action.ring]
 
     def _enroll(self, action: act.Enroll) -> str | None:
-        self._rollback_target(action.sequence)
-        missing = sorted(self.view.exposed(action.exposing) - self.view.members(action.sequence))[
-            :ENROLLED_A_RUN
-        ]
-        group = self.setup.rollback_group(action.sequence)
-
-        def add(thing: str) -> None:
-            tolerant(
-                self.clients.iot.add_thing_to_thing_group, thingGroupName=group, thingName=thing
-            )
-
+        groups = self.channel.rollback_groups
+        groups.create(action.sequence)
+        missing = sorted(self._exposed_things(action.exposing_jobs) - self._members)
+        missing = missing[:ENROLLED_A_RUN]
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(add, missing))
+            list(pool.map(lambda thing: groups.add(action.sequence, thing), missing))
+        group = self.names.rollback_group(action.sequence)
         return f"enrolled {len(missing)} devices in {group}" if missing else None
-
-    def _disarm(self, job: str) -> None:
-        criteria = [
-            {
-                "failureType": kind,
-                "action": "CANCEL",
-                "thresholdPercentage": 100.0,
-                "minNumberOfExecutedThings": DISARMED,
-            }
-            for kind in ("FAILED", "TIMED_OUT")
-        ]
-        tolerant(self.clients.iot.update_job, jobId=job, abortConfig={"criteriaList": criteria})
 
     # Tell
 
-    def _tell(self, state: State, observed: Observed, now: float) -> None:
+    def _put_metrics(self, state: State, observed: Observed, now: float) -> None:
         rolling = state.rollback is not None and state.rollback.done_at is None
         refused = observed.manifest_problem or observed.image_problem or observed.good_image_problem
-        channel = {
-            "Heartbeat": 1,
-            "ReleaseFailed": int(rolling or state.halt is not None),
-            "RollbackFailed": rollback_failing(state, observed, self.names, now),
-            "ManifestRefused": int(bool(refused)),
-            "Held": int(state.waiting.kind in NEEDS_A_PERSON),
-        }
-        offers: dict[str, Offer] = dict(state.stable)
-        if state.candidate:
-            offers |= {ring: progress.offer for ring, progress in state.candidate.rings.items()}
         jobs = {
             ring: observed.jobs.get(self.names.job(ring, offer.sequence))
-            for ring, offer in offers.items()
+            for ring, offer in _offers(state)
         }
-        self._measure(channel, {ring: job.counts for ring, job in jobs.items() if job})
-
-    def _measure(self, channel: Mapping[str, float], rings: Mapping[str, Counts]) -> None:
-        own = [
-            {"Name": "Suffix", "Value": self.names.suffix},
-            {"Name": "Channel", "Value": self.names.channel},
-        ]
-        data = [_datum(name, value, own) for name, value in channel.items()]
-        for ring, counts in sorted(rings.items()):
-            where = [*own, {"Name": "Ring", "Value": ring}]
-            data += [_datum(name, value, where) for name, value in _ring_values(counts).items()]
-        self.clients.cloudwatch.put_metric_data(Namespace=NAMESPACE, MetricData=data)
-
-
-def _datum(name: str, value: float, dimensions: list[dict[str, str]]) -> dict[str, Any]:
-    return {"MetricName": name, "Value": value, "Unit": "Count", "Dimensions": dimensions}
+        self.channel.cloudwatch.put(
+            {
+                ChannelMetric.HEARTBEAT: 1,
+                ChannelMetric.RELEASE_FAILED: int(rolling or state.halt is not None),
+                ChannelMetric.ROLLBACK_FAILED: count_rollback_failures(
+                    state, observed, self.names, now
+                ),
+                ChannelMetric.MANIFEST_REFUSED: int(bool(refused)),
+                ChannelMetric.HELD: int(state.waiting.kind in NEEDS_A_PERSON),
+            },
+            {ring: job.counts for ring, job in jobs.items() if job},
+        )
 
 
-def _ring_values(counts: Counts) -> dict[str, int]:
-    return {
-        "DevicesQueued": counts.queued,
-        "DevicesInProgress": counts.in_progress,
-        "DevicesSucceeded": counts.succeeded,
-        "DevicesFailed": counts.failed,
-        "DevicesTimedOut": counts.timed_out,
-        "DevicesRejected": counts.rejected,
-    }
+def _offers(state: State) -> list[tuple[str, Offer]]:
+    """The jobs of rings that the state names; the candidate's after the standing ones."""
+    candidate = state.candidate.rings.items() if state.candidate else ()
+    return [*state.stable.items(), *((ring, progress.offer) for ring, progress in candidate)]
 
 
-def _pace(pace: Pace) -> dict[str, Any]:
+def _rollout_config(pace: Pace) -> dict[str, Any]:
     if pace.base_per_minute is None:
         return {"maximumPerMinute": pace.maximum_per_minute}
-    increase = {"notified": "numberOfNotifiedThings", "succeeded": "numberOfSucceededThings"}[
-        pace.increase_on
-    ]
+    criteria = {"notified": "numberOfNotifiedThings", "succeeded": "numberOfSucceededThings"}
     return {
         "maximumPerMinute": pace.maximum_per_minute,
         "exponentialRate": {
             "baseRatePerMinute": pace.base_per_minute,
             "incrementFactor": pace.factor,
-            "rateIncreaseCriteria": {increase: pace.increase_after},
+            "rateIncreaseCriteria": {criteria[pace.increase_on]: pace.increase_after},
         },
     }
 
 
-def _abort(manifest: Manifest | type[Manifest]) -> dict[str, Any]:
+def _abort_config(criteria: Iterable[Abort]) -> dict[str, Any]:
     return {
         "criteriaList": [
             {
@@ -327,6 +387,6 @@ def _abort(manifest: Manifest | type[Manifest]) -> dict[str, Any]:
                 "thresholdPercentage": abort.percent,
                 "minNumberOfExecutedThings": abort.minimum,
             }
-            for abort in manifest.abort
+            for abort in criteria
         ]
     }

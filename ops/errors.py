@@ -13,13 +13,17 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-DENIED = frozenset(
+from cloud.clients import error_code
+
+AWS_ERRORS = (ClientError, BotoCoreError)
+"""What a call to AWS raises: AWS's refusals, and everything on the way to it."""
+ACCESS_DENIED = frozenset(
     {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedException", "403"}
 )
-ENDED = frozenset(
+SIGN_IN_ENDED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 )
-UNKNOWN = frozenset(
+UNKNOWN_CREDENTIALS = frozenset(
     {
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
@@ -36,16 +40,12 @@ SERVICES = {
     "PutObject": "s3",
     "Verify": "kms",
 }
-"""Operations that this command line calls outside IoT, for the name of the permission that a call
-needs."""
+"""By operation outside IoT: the service in the name of the permission that it needs."""
+SIGN_IN = "the sign-in to AWS has ended: sign in again"
 
 
 class OpsError(Exception):
     """Something the operator can act on; its text is all that is shown."""
-
-
-def code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def explain(error: ClientError | BotoCoreError) -> str:
@@ -53,10 +53,7 @@ def explain(error: ClientError | BotoCoreError) -> str:
     if isinstance(error, ClientError):
         return _explain_answer(error)
     if isinstance(error, SSOError | TokenRetrievalError):
-        return (
-            "the sign-in to AWS has ended: sign in again, for example with `aws sso login`"
-            f" ({error})"
-        )
+        return f"{SIGN_IN}, for example with `aws sso login` ({error})"
     if isinstance(error, NoCredentialsError | CredentialRetrievalError):
         return f"no AWS credentials: sign in, or set AWS_PROFILE ({error})"
     if isinstance(error, ConnectionError | HTTPClientError):
@@ -65,28 +62,18 @@ def explain(error: ClientError | BotoCoreError) -> str:
 
 
 def _explain_answer(error: ClientError) -> str:
-    what, said = code(error), str(error.response.get("Error", {}).get("Message", ""))
-    if what in DENIED:
-        return f"AWS does not allow it: you need the permission {permission(error)} ({said})"
-    if what in ENDED:
-        return f"the sign-in to AWS has ended: sign in again ({error.operation_name}: {said})"
-    if what in UNKNOWN:
-        return (
-            "AWS does not know these credentials: check AWS_PROFILE and the access key"
-            f" ({error.operation_name}: {said})"
-        )
+    what, operation = error_code(error), error.operation_name
+    said = str(error.response.get("Error", {}).get("Message", ""))
+    if what in ACCESS_DENIED:
+        needed = f"{SERVICES.get(operation, 'iot')}:{operation}"
+        if operation == "GetObject":
+            needed += " (and s3:ListBucket: without it a missing object looks forbidden)"
+        return f"AWS does not allow it: you need the permission {needed} ({said})"
+    if what in SIGN_IN_ENDED:
+        return f"{SIGN_IN} ({operation}: {said})"
+    if what in UNKNOWN_CREDENTIALS:
+        check = "check AWS_PROFILE and the access key"
+        return f"AWS does not know these credentials: {check} ({operation}: {said})"
     if what == "NoSuchBucket":
-        return (
-            "the stack's bucket does not exist: are these the outputs of a stack that still stands?"
-        )
-    return f"AWS answered {error.operation_name} with {what}: {said}"
-
-
-def permission(error: ClientError) -> str:
-    """The IAM action that the refused call needs."""
-    name = f"{SERVICES.get(error.operation_name, 'iot')}:{error.operation_name}"
-    return (
-        f"{name} (and s3:ListBucket: without it a missing object looks forbidden)"
-        if name == "s3:GetObject"
-        else name
-    )
+        return "the bucket does not exist: are these the outputs of a stack that still stands?"
+    return f"AWS answered {operation} with {what}: {said}"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rollout.names import ROLLBACK, Names
 from rollout.observed import Observed
-from rollout.rings import RESERVED
-from rollout.state import Names, Offer, State
+from rollout.state import Offer, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Enroll:
     """Put exposed devices into the rollback's group, and make that group first."""
 
     sequence: int
-    exposing: tuple[str, ...]
+    exposing_jobs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +56,17 @@ class RemoveGroup:
 Action = Create | Cancel | Disarm | Enroll | RemoveGroup
 
 
-def actions(state: State, observed: Observed, names: Names) -> list[Action]:
+def list_actions(state: State, observed: Observed, names: Names) -> list[Action]:
     """The calls that bring AWS to what the state wants. Cancelling comes first: a bad release is
     stopped before all else."""
-    jobs, desired = observed.jobs, wanted(state, names)
-    live = sorted(name for name, job in jobs.items() if job.live)
+    jobs, desired = observed.jobs, desired_jobs(state, names)
+    live = sorted(name for name, job in jobs.items() if job.is_live)
     found: list[Action] = [Cancel(job=name) for name in live if name not in desired]
     if state.rollback and state.rollback.done_at is None and not state.halt:
         found.append(
-            Enroll(sequence=state.rollback.offer.sequence, exposing=state.rollback.exposing)
+            Enroll(
+                sequence=state.rollback.offer.sequence, exposing_jobs=state.rollback.exposing_jobs
+            )
         )
     found += [
         c for name, c in desired.items() if name not in jobs and not c.offer.seen and not state.halt
@@ -81,7 +83,7 @@ def actions(state: State, observed: Observed, names: Names) -> list[Action]:
     return found
 
 
-def wanted(state: State, names: Names) -> dict[str, Create]:
+def desired_jobs(state: State, names: Names) -> dict[str, Create]:
     """By job id: every job that the state wants to be live."""
     found = [
         Create(ring=ring, offer=offer, proving=False)
@@ -92,5 +94,5 @@ def wanted(state: State, names: Names) -> dict[str, Create]:
         if progress.passed_at is None and not progress.withdrawn:
             found.append(Create(ring=ring, offer=progress.offer, proving=True))
     if state.rollback:
-        found.append(Create(ring=RESERVED, offer=state.rollback.offer, proving=False))
+        found.append(Create(ring=ROLLBACK, offer=state.rollback.offer, proving=False))
     return {names.job(create.ring, create.offer.sequence): create for create in found}

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 import types
 import typing
 from typing import Any, TypeVar
+
+from rollout.version import Version
 
 T = TypeVar("T")
 
@@ -22,7 +25,7 @@ class DecodeError(ValueError):
         super().__init__("; ".join(mistakes))
 
 
-def camel(name: str) -> str:
+def camel_case(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(part.title() for part in rest)
 
@@ -30,17 +33,21 @@ def camel(name: str) -> str:
 def encode(value: Any) -> Any:
     """The JSON value of a dataclass, tuple, mapping or plain value. Fields that are None are left
     out."""
+    if isinstance(value, str | int | float | None):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {camel(name): encode(item) for name, item in fields if item is not None}
+        fields = ((key, getattr(value, field.name)) for key, field in _fields(type(value)).items())
+        return {key: encode(item) for key, item in fields if item is not None}
     if isinstance(value, dict):
-        return {key: encode(item) for key, item in sorted(value.items())}
+        return {str(key): encode(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
+    if isinstance(value, Version):
+        return str(value)
     return value
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, ASCII. What is hashed and signed."""
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"))
 
@@ -65,7 +72,7 @@ def decode_text(kind: type[T], text: str | bytes) -> T:
 
 
 def _decode(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    origin, args = _parts(kind)
     if origin in (types.UnionType, typing.Union):
         if data is None:
             return None
@@ -74,37 +81,54 @@ def _decode(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
         return _decode_dataclass(kind, data, where, mistakes)
     if origin is tuple:
         if not isinstance(data, list):
-            mistakes.append(f"{where or 'document'}: expected a list, got {shown(data)}")
+            mistakes.append(f"{where or 'document'}: expected a list, got {show_value(data)}")
             return ()
         return tuple(
             _decode(args[0], item, f"{where}[{index}]", mistakes) for index, item in enumerate(data)
         )
     if origin is dict:
         if not isinstance(data, dict):
-            mistakes.append(f"{where or 'document'}: expected an object, got {shown(data)}")
+            mistakes.append(f"{where or 'document'}: expected an object, got {show_value(data)}")
             return {}
         return {
-            key: _decode(args[1], entry, f"{where}.{key}", mistakes) for key, entry in data.items()
+            _decode(args[0], key, f"{where}.{key}", mistakes): _decode(
+                args[1], entry, f"{where}.{key}", mistakes
+            )
+            for key, entry in data.items()
         }
     if origin is typing.Literal:
         if not any(data == known and type(data) is type(known) for known in args):  # True == 1
             mistakes.append(
-                f"{where}: must be one of {', '.join(map(str, args))}, got {shown(data)}"
+                f"{where}: must be one of {', '.join(map(str, args))}, got {show_value(data)}"
             )
         return data
     return _scalar(kind, data, where, mistakes)
 
 
+# A state is decoded and encoded in every run of the controller: what follows from a type alone is
+# found out once.
+
+
 @functools.cache
-def _shape(kind: Any) -> tuple[dict[str, dataclasses.Field[Any]], dict[str, Any]]:
-    return {camel(f.name): f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(kind), typing.get_args(kind)
+
+
+@functools.cache
+def _fields(kind: Any) -> dict[str, dataclasses.Field[Any]]:
+    return {camel_case(field.name): field for field in dataclasses.fields(kind)}
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _decode_dataclass(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
     if not isinstance(data, dict):
-        mistakes.append(f"{where or 'document'}: expected an object, got {shown(data)}")
+        mistakes.append(f"{where or 'document'}: expected an object, got {show_value(data)}")
         return None
-    fields, hints = _shape(kind)
+    fields, hints = _fields(kind), _hints(kind)
     values: dict[str, Any] = {}
     before = len(mistakes)
     unknown, known = sorted(set(data) - set(fields)), ", ".join(sorted(fields))
@@ -129,20 +153,35 @@ def _decode_dataclass(kind: Any, data: Any, where: str, mistakes: list[str]) -> 
 def _scalar(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
     if kind is Any:
         return data
+    if kind is Version and isinstance(data, str):
+        try:
+            return Version(data)
+        except ValueError as error:
+            mistakes.append(f"{where}: {error}")
+            return None
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        mistakes.append(f"{where}: expected {_words(kind)}, got {shown(data)}")
+        mistakes.append(f"{where}: expected {_kind_name(kind)}, got {show_value(data)}")
     return data
 
 
-def _words(kind: type) -> str:
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(
-        kind, kind.__name__
-    )
+def _kind_name(kind: type) -> str:
+    return {
+        str: "text",
+        Version: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+    }.get(kind, kind.__name__)
 
 
-def shown(data: Any) -> str:
+def show_value(data: Any) -> str:
     """A value as it is shown in a message: JSON on one line, at most 60 characters, ASCII."""
     text = json.dumps(data, default=str)
     return re.sub(r"\s+", " ", text if len(text) <= 60 else text[:57] + "...")
+
+
+def sha256_hex(content: str | bytes) -> str:
+    """64 lower-case hexadecimal digits; text is taken as UTF-8."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

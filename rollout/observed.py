@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rollout.orders import Orders
 from rollout.release import Abort
-from rollout.state import Control
 
 LIVE = frozenset({"IN_PROGRESS", "SCHEDULED"})
-ABORTED = "ABORT_CANCEL"
+ABORT_CANCEL = "ABORT_CANCEL"
 """reasonCode of a job that IoT cancelled because its abort criteria were met."""
 
 
-OPERATOR_HALT = "OPERATOR_HALT"
-"""reasonCode of a job that `python -m ops halt` cancelled."""
 DISARMED = 1_000_000_000
 """minNumberOfExecutedThings that no ring reaches: UpdateJob cannot take abort criteria away."""
 
@@ -34,7 +32,7 @@ class Counts:
     removed: int = 0
 
     @classmethod
-    def of(cls, details: Mapping[str, int]) -> Counts:
+    def from_details(cls, details: Mapping[str, int]) -> Counts:
         """From jobProcessDetails of a DescribeJob answer."""
         return cls(
             queued=details.get("numberOfQueuedThings", 0),
@@ -61,7 +59,7 @@ class Counts:
         return self.queued + self.in_progress + self.finished
 
     @property
-    def exposed(self) -> int:
+    def began(self) -> int:
         return self.in_progress + self.finished
 
 
@@ -77,24 +75,26 @@ class Job:
     """It has abort criteria that can still fire."""
     reason: str | None = None
     """reasonCode of the cancellation."""
+    description: str = ""
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any]) -> Job:
+    def from_answer(cls, answer: Mapping[str, Any]) -> Job:
         """From the `job` of a DescribeJob answer."""
         criteria = (answer.get("abortConfig") or {}).get("criteriaList") or []
         return cls(
             status=answer["status"],
-            counts=Counts.of(answer.get("jobProcessDetails") or {}),
+            counts=Counts.from_details(answer.get("jobProcessDetails") or {}),
             settled=not answer.get("isConcurrent", False),
             armed=any(criterion["minNumberOfExecutedThings"] < DISARMED for criterion in criteria),
             reason=answer.get("reasonCode"),
+            description=answer.get("description", ""),
         )
 
     @property
-    def live(self) -> bool:
+    def is_live(self) -> bool:
         return self.status in LIVE
 
-    def aborted(self, criteria: tuple[Abort, ...]) -> bool:
+    def is_aborted(self, criteria: tuple[Abort, ...]) -> bool:
         """Whether IoT itself cancelled it. Told by its reason code or, where that is missing, by
         its own criteria.
 
@@ -104,12 +104,12 @@ class Job:
         """
         if self.status != "CANCELED":
             return False
-        return self.reason == ABORTED or (
-            self.reason is None and any(met(self.counts, c) for c in criteria)
+        return self.reason == ABORT_CANCEL or (
+            self.reason is None and any(is_met(self.counts, c) for c in criteria)
         )
 
 
-def met(counts: Counts, criterion: Abort) -> bool:
+def is_met(counts: Counts, criterion: Abort) -> bool:
     failed = counts.failed if criterion.on == "FAILED" else counts.timed_out
     executed = (
         counts.finished,
@@ -134,7 +134,7 @@ class Observed:
     """By job id: the jobs that the state names, and every live job of the channel."""
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
     """By the name the gate uses. One that is missing could not be read."""
-    control: Control = field(default_factory=Control)
+    orders: Orders = field(default_factory=Orders)
     manifest_problem: str | None = None
     """Why the manifest was refused; then there is none."""
     image_problem: str | None = None

@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
-from functools import total_ordering
 from typing import Literal
 
-from rollout.codec import canonical, decode_text
-
-SCHEMA = 1
-SEMVER = re.compile(  # semver.org, with the leading v that many teams write
-    r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(?:-((?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*))?"
-    r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
-)
-
-
-@total_ordering
-class Version:
-    """A semantic version, ordered by precedence (semver.org, section 11). A leading `v` is taken
-    off."""
-
-    def __init__(self, text: str) -> None:
-        match = SEMVER.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not a semantic version such as 2.1.0 or 2.1.0-rc.1")
-        self.text = text.removeprefix("v")
-        core = tuple(int(part) for part in match.group(1, 2, 3))
-        before = match.group(4)
-        # a release comes after its pre-releases; numbers come before words
-        rest = (
-            tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in before.split("."))
-            if before
-            else ()
-        )
-        self._key = (core, before is None, rest)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and self._key == other._key
-
-    def __lt__(self, other: Version) -> bool:
-        return self._key < other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __str__(self) -> str:
-        return self.text
+from rollout.codec import canonical_json, decode_text
+from rollout.names import image_key
+from rollout.version import Version
 
 
 @dataclass(frozen=True, kw_only=True)
 class Firmware:
     """One firmware image and whom it is for."""
 
-    version: str
-    """Semantic version without a leading v."""
+    version: Version
     sha256: str
     """64 lower-case hexadecimal digits."""
     size: int
     """Bytes, at least 1."""
     hardware: str
     """The hardware family it runs on; a device of another answers REJECTED."""
-    minimum_version: str | None = None
+    minimum_version: Version | None = None
     """The oldest version it may install over; an older device answers REJECTED."""
     allow_downgrade: bool = False
     """Whether it may be released although it is not above the last good version."""
@@ -71,7 +29,7 @@ class Firmware:
     @property
     def key(self) -> str:
         """Where the artifact lies in the channel's bucket."""
-        return f"firmware/{self.version}/{self.sha256}.bin"
+        return image_key(self.version, self.sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +64,8 @@ class Gate:
     """Devices that must have succeeded, whatever the percentages say."""
     failure_limit: FailureLimit = FailureLimit()
     soak_minutes: float = 0.0
-    """How long the ring must stay healthy after it reached coverage, least number and success."""
+    """How long the ring must stay healthy after it reached coverage, minimumSucceeded and
+    success."""
     alarms: tuple[AlarmGate, ...] = ()
     approval: bool = False
     """Whether a person must approve that this ring has proved itself."""
@@ -172,7 +131,45 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class RolloutOptions:
+    """How a release is rolled out, beside its rings and its pace."""
+
+    abort: tuple[Abort, ...] = (
+        Abort(on="FAILED", percent=20.0, minimum=5),
+        Abort(on="TIMED_OUT", percent=20.0, minimum=5),
+    )
+    """IoT's own brake, which holds even without the controller.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_AbortConfig.html
+    """
+    in_progress_timeout_minutes: int = 30
+    """1 to 10080; a device that began and went silent is TIMED_OUT after it.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_TimeoutConfig.html
+    """
+    presigned_url_seconds: int = 3600
+    """60 to 3600, counted from when the device asks for the document.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_PresignedUrlConfig.html
+    """
+    rollback: Literal["automatic", "forbidden"] = "automatic"
+    """`forbidden` is for one-way releases: a failure then halts."""
+    paused: bool = False
+    """No further ring starts."""
+    halted: bool = False
+    """What runs is cancelled."""
+    approvals: tuple[Approval, ...] = ()
+    start_at: str | None = None
+    """No ring starts before this time (`2026-12-01T02:00:00Z`)."""
+    window: Window | None = None
+    """When rings may start.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_MaintenanceWindow.html
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(RolloutOptions):
     """`channels/<channel>/release.json`, as `pulumi up` writes it and the controller reads it."""
 
     schema: Literal[1]
@@ -180,24 +177,6 @@ class Manifest:
     firmware: Firmware
     rings: tuple[RingPlan, ...]
     pace: Pace = Pace()
-    abort: tuple[Abort, ...] = (
-        Abort(on="FAILED", percent=20.0, minimum=5),
-        Abort(on="TIMED_OUT", percent=20.0, minimum=5),
-    )
-    in_progress_timeout_minutes: int = 30
-    """1 to 10080; a device that began and went silent is TIMED_OUT after it (CreateJob
-    timeoutConfig)."""
-    presigned_url_seconds: int = 3600
-    """60 to 3600, counted from when the device asks for the document (CreateJob
-    presignedUrlConfig)."""
-    rollback: Literal["automatic", "forbidden"] = "automatic"
-    """`forbidden` is for one-way releases: a failure then halts."""
-    paused: bool = False
-    halted: bool = False
-    approvals: tuple[Approval, ...] = ()
-    start_at: str | None = None
-    """No ring starts before this time (`2026-12-01T02:00:00Z`)."""
-    window: Window | None = None
 
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
@@ -205,23 +184,7 @@ class Manifest:
         return decode_text(cls, text)
 
     def text(self) -> str:
-        return canonical(self)
+        return canonical_json(self)
 
     def ring(self, name: str) -> RingPlan | None:
         return next((ring for ring in self.rings if ring.name == name), None)
-
-
-def sha256(text: str | bytes) -> str:
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
-
-
-def manifest_key(channel: str) -> str:
-    return f"channels/{channel}/release.json"
-
-
-def control_key(channel: str) -> str:
-    return f"channels/{channel}/control.json"
-
-
-def state_key(channel: str) -> str:
-    return f"channels/{channel}/state.json"

@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 MAX_RINGS = 10
-RING_NAME = r"[a-z0-9][a-z0-9-]{0,19}"
-"""At most 20 characters: a job id is `<8>-<channel, 20>-<ring, 20>-<10 digits>` and IoT allows 64
-(CreateJob)."""
-RESERVED = "rollback"
-"""Ring name of the group that a rollback makes for exposed devices."""
 
 
-class Slice(Protocol):
+class RingShare(Protocol):
     """Anything with a ring's name and its share of the fleet."""
 
     @property
@@ -33,7 +28,7 @@ class Share:
     percent: float
 
 
-def ring_of(serial: str, rings: Sequence[Slice]) -> str:
+def ring_of(serial: str, rings: Sequence[RingShare]) -> str:
     """The ring of the device with this serial number.
 
     The first eight bytes of the serial's SHA-256, taken modulo 10,000, fall into the rings'

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rollout.document import job_id
-from rollout.release import Approval, Firmware, Manifest
+from rollout.release import Firmware, Manifest
+from rollout.version import Version
 
 KEPT_DECISIONS = 10
 
@@ -32,7 +32,7 @@ class Progress:
     offer: Offer
     started_at: float
     healthy_since: float | None = None
-    """Since when coverage, least number and success hold without a break: the soak runs from
+    """Since when coverage, minimumSucceeded and success hold without a break: the soak runs from
     here."""
     passed_at: float | None = None
     withdrawn: bool = False
@@ -61,7 +61,7 @@ class Rollback:
     failed: str
     """The version that failed, or was taken back."""
     reason: str
-    exposing: tuple[str, ...]
+    exposing_jobs: tuple[str, ...]
     """The jobs whose devices were exposed."""
     started_at: float
     done_at: float | None = None
@@ -85,7 +85,7 @@ class Waiting:
         "nothing",
         "coverage",
         "success",
-        "least-number",
+        "minimum-succeeded",
         "soak",
         "alarms",
         "approval",
@@ -110,7 +110,7 @@ NEEDS_A_PERSON = frozenset(
 """Kinds of waiting that end only when a person acts."""
 
 
-Deed = Literal[
+EventType = Literal[
     "started",
     "passed",
     "last-good",
@@ -130,10 +130,10 @@ class Event:
     """One decision: what was done, to which ring, and why."""
 
     at: float
-    what: Deed
+    what: EventType
     why: str
     ring: str | None = None
-    version: str | None = None
+    version: Version | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class State:
     stable: dict[str, Offer] = field(default_factory=dict)
     """By ring: the job that gives the ring's devices, later joiners too, what the ring has
     proved."""
-    exposing: tuple[str, ...] = ()
+    exposing_jobs: tuple[str, ...] = ()
     """Jobs, other than the candidate's own, whose devices run firmware that was never proved."""
     rollback: Rollback | None = None
     halt: Halt | None = None
@@ -160,94 +160,7 @@ class State:
     meant for."""
     refused: dict[str, str] = field(default_factory=dict)
     """Digests that are never offered again, with the reason."""
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[Version, str] = field(default_factory=dict)
     """The digest of every version ever offered: a version keeps its digest for ever."""
     waiting: Waiting = Waiting(kind="nothing", text="no release yet")
     decisions: tuple[Event, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """A person's word: who, when (seconds since 1970) and why."""
-
-    by: str
-    at: float
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApprovalOrder:
-    ring: str
-    sha256: str
-    order: Order
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResumeOrder:
-    halt: str
-    """The id of the halt that it ends."""
-    order: Order
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetryOrder:
-    ring: str
-    """A ring's name, or `rollback`."""
-    sequence: int
-    """The sequence of the offer to be made anew; an order for an earlier one is spent."""
-    order: Order
-
-
-@dataclass(frozen=True, kw_only=True)
-class RollbackOrder:
-    sha256: str
-    """The digest to be rolled back and refused from then on."""
-    order: Order
-
-
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """`control.json`, written by `python -m ops` in an emergency."""
-
-    schema: Literal[1] = 1
-    paused: Order | None = None
-    halted: Order | None = None
-    approvals: tuple[ApprovalOrder, ...] = ()
-    resume: ResumeOrder | None = None
-    retry: RetryOrder | None = None
-    rollback: RollbackOrder | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Names:
-    """What job ids are made of."""
-
-    suffix: str
-    channel: str
-
-    def job(self, ring: str, sequence: int) -> str:
-        return job_id(self.suffix, self.channel, ring, sequence)
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.suffix}-{self.channel}-"
-
-    def sequence(self, job: str) -> int | None:
-        """The sequence in one of this channel's job ids; None for any other job."""
-        tail = job.removeprefix(self.prefix).rsplit("-", 1)
-        return (
-            int(tail[1])
-            if job.startswith(self.prefix) and len(tail) == 2 and tail[1].isdigit()
-            else None
-        )
-
-
-def approved(manifest: Manifest, control: Control, ring: str) -> bool:
-    """Whether a person approved, in the stack file or in control.json, that `ring` has proved this
-    very image."""
-    wanted = Approval(ring=ring, sha256=manifest.firmware.sha256)
-    given = (
-        *manifest.approvals,
-        *(Approval(ring=a.ring, sha256=a.sha256) for a in control.approvals),
-    )
-    return wanted in given

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from rollout.codec import decode
-from rollout.document import STATE_TYPE, der_signature, signing_input, unb64url
-from rollout.release import sha256
+from rollout.codec import decode, sha256_hex
+from rollout.jws import STATE_TYPE, b64url_decode, der_signature, signing_input
 from rollout.state import State
 
 
-class Distrusted(Exception):
+class UntrustedState(Exception):
     """The state cannot be believed: missing although jobs exist, not signed by the controller's
     key, or older than its jobs.
 
@@ -28,13 +27,15 @@ class Distrusted(Exception):
         super().__init__(why)
 
 
-def believed(body: bytes, keys: Sequence[str], verify: Callable[[str, str, bytes], bool]) -> State:
-    """The state in the bytes of `state.json`. Raises Distrusted unless one of the channel's keys
-    signed it.
+def verify_state(
+    body: bytes, keys: Sequence[str], verify: Callable[[str, str, bytes], bool]
+) -> State:
+    """The state in the bytes of `state.json`. Raises UntrustedState unless one of the channel's
+    keys signed it.
 
     `verify` says whether a key made this DER signature over this signing input (KMS Verify).
     """
-    halt = f"invalid-{sha256(body)[:12]}"
+    halt = f"invalid-{sha256_hex(body)[:12]}"
     try:
         envelope = json.loads(body)
         header, payload, signature = envelope["jws"].split(".")
@@ -42,15 +43,15 @@ def believed(body: bytes, keys: Sequence[str], verify: Callable[[str, str, bytes
         key = next((key for key, signed in inputs.items() if signed.split(".")[0] == header), None)
         if payload or key is None:
             raise ValueError("its signature is not a detached one of the channel's keys")
-        if not verify(key, inputs[key], der_signature(unb64url(signature))):
-            raise Distrusted(halt, "state.json was not written by the controller")
+        if not verify(key, inputs[key], der_signature(b64url_decode(signature))):
+            raise UntrustedState(halt, "state.json was not written by the controller")
         return decode(State, envelope["state"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Distrusted(halt, f"state.json is unreadable: {error}") from error
+        raise UntrustedState(halt, f"state.json is unreadable: {error}") from error
 
 
 def check_age(state: State | None, sequences: Iterable[int]) -> None:
-    """Raises Distrusted when jobs know more than the state.
+    """Raises UntrustedState when jobs know more than the state.
 
     `sequences` are those of the channel's live jobs; where there is no state, of all its jobs that
     IoT still knows.
@@ -59,8 +60,8 @@ def check_age(state: State | None, sequences: Iterable[int]) -> None:
     if newest is None:
         return
     if state is None:
-        raise Distrusted(
+        raise UntrustedState(
             f"lost-{newest}", "state.json is missing although jobs of the channel exist"
         )
     if newest > state.sequence:
-        raise Distrusted(f"older-{newest}", "state.json is older than the jobs it made")
+        raise UntrustedState(f"older-{newest}", "state.json is older than the jobs it made")

@@ -80,7 +80,7 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def opens_at(now: datetime, start_at: str | None, window: Window | None) -> datetime | None:
+def next_opening(now: datetime, start_at: str | None, window: Window | None) -> datetime | None:
     """When a ring may start: `now` where it may at once, else the next opening; None where none
     comes within a year."""
     at = max(now, parse_time(start_at)) if start_at else now
@@ -106,7 +106,7 @@ def _next_match(cron: Cron, at: datetime, end: datetime) -> datetime | None:
     return None
 
 
-def utc(seconds: float) -> datetime:
+def to_datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 

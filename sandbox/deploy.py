@@ -1,5 +1,9 @@
 """Deploys the Pulumi program into the local AWS, in this process.
 
+This and `handlers/` are a hand-written stand-in for the Pulumi engine and pulumi-aws. They prove
+the program, not the provider, and are kept only because `make up` needs nothing but Python and
+make. So they know what this program uses, and whatever else it may declare is an error.
+
 The program runs under Pulumi's mocks, with mocks that make each resource for real through boto3 and
 return its true outputs. What was made is recorded, so that the next deployment makes only what
 changed.
@@ -17,7 +21,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,24 +29,26 @@ from typing import Any
 
 import pulumi
 import pulumi.runtime
-import yaml
 from botocore.exceptions import ClientError
 from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 
+from components.stack_file import ROOT, read_configuration, read_project_name
+from ops.local_aws import OUTPUTS_FILE
 from sandbox import ministack
-from sandbox.handlers import HANDLERS, LOOKUPS, Aws, Resource
-from sandbox.handlers.registry import Inputs, Made
+from sandbox.handlers import FUNCTIONS, HANDLERS
+from sandbox.handlers.registry import Aws, IdAndOutputs, Inputs, Resource
 from sandbox.handlers.storage import asset_bytes
-from sandbox.place import ROOT, Place, SandboxError
+from sandbox.instance import Instance, SandboxError
 
 STACK = "local"
-RESOURCES, OUTPUTS, DEVICES = "resources.json", "outputs.json", "devices"
-MARKER = "/iot-ota-sandbox/instance"
-"""Name of the SSM parameter that tells a local AWS which holds this deployment from one that was
-emptied."""
-EXISTS = re.compile(r"AlreadyExist|AlreadyOwned|ResourceConflict")
-MISSING = re.compile(r"NotFound|NoSuch|NonExist|DoesNotExist")
+STACK_FILE = f"Pulumi.{STACK}.yaml"
+RESOURCES, DEVICES = "resources.json", "devices"
+TOKEN = "/iot-ota-sandbox/token"
+"""Name of the SSM parameter with the token of the MiniStack that was deployed into: one that was
+emptied lacks it."""
+EXISTS_CODE = re.compile(r"AlreadyExist|AlreadyOwned|ResourceConflict")
+MISSING_CODE = re.compile(r"NotFound|NoSuch|NonExist|DoesNotExist")
 
 Say = Callable[[str], None]
 
@@ -65,7 +71,11 @@ class Deployment:
 
 
 def deploy(
-    place: Place, *, root: Path = ROOT, overrides: Mapping[str, Any] | None = None, say: Say = print
+    instance: Instance,
+    *,
+    root: Path = ROOT,
+    overrides: Mapping[str, Any] | None = None,
+    say: Say = print,
 ) -> Deployment:
     """Makes the sandbox what the program and `Pulumi.local.yaml` say; starts MiniStack where it
     does not run.
@@ -73,85 +83,75 @@ def deploy(
     `overrides` replaces whole configuration keys (`iot-ota:firmware`). What vanished, must be
     replaced or is no longer in the program is not repaired: the deployment then begins from empty,
     which `say` is told. Raises SandboxError, naming the resource, when one cannot be made; the next
-    call goes on from there.
+    call goes on from there. Raises StackFileError.
     """
     began = time.monotonic()
-    project, config = configuration(root, overrides or {})
-    aws = Aws(port=ministack.start(place).port, region=config.get("aws:region", "us-east-1"))
-    record, why = _record(place, aws)
+    config = read_configuration(root / STACK_FILE, root) | {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in (overrides or {}).items()
+    }
+    process = ministack.start(instance)
+    aws = Aws(port=process.port, region=config.get("aws:region", "us-east-1"))
+
+    def attempt(record: Record, rebuilt: str | None) -> Deployment:
+        maker = Maker(record, aws)
+        outputs = _run(maker, root, config)
+        if gone := sorted(set(record.resources) - maker.seen):
+            others = f" (and {len(gone) - 1} more)" if gone[1:] else ""
+            raise Rebuild(f"{gone[0].rpartition('::')[2]} is no longer in the program{others}")
+        instance.write(OUTPUTS_FILE, json.dumps(outputs, indent=1, sort_keys=True) + "\n")
+        return Deployment(
+            outputs=outputs,
+            created=maker.created,
+            updated=maker.updated,
+            rebuilt=rebuilt,
+            unchanged=len(record.resources) - maker.created - maker.updated,
+            seconds=time.monotonic() - began,
+        )
+
+    record, token, why = Record.load(instance), _read_token(aws), None
+    if token is None and not record.resources:
+        record = _begin(instance, aws, process.token)
+    elif token is None:
+        why = "the local AWS was stopped or emptied"
+    elif not token == record.token == process.token:
+        why = "what was deployed is not on record"
     if why is None:
         try:
-            return _attempt(record, aws, root, project, config, began)
+            return attempt(record, None)
         except Rebuild as rebuild:
             why = str(rebuild)
     say(f"{why}: the sandbox is rebuilt from empty")
-    record = _empty(place, aws)
+    if _read_token(aws) is not None:
+        ministack.stop(instance)
+        process = ministack.start(instance)
     try:
-        return _attempt(record, aws, root, project, config, began, why)
+        return attempt(_begin(instance, aws, process.token), why)
     except Rebuild as again:
         raise SandboxError(f"the stack cannot be built from empty: {again}") from again
 
 
-def outputs(place: Place) -> dict[str, Any]:
+def read_outputs(instance: Instance) -> dict[str, Any]:
     """The stack outputs of the last deployment; raises SandboxError when there is none."""
-    found = place.read(OUTPUTS)
-    if not isinstance(found, dict):
-        raise SandboxError(f"nothing is deployed in {place.folder}: run `make up` first")
-    return found
-
-
-def configuration(root: Path, overrides: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-    """The project's name, and the `local` stack's configuration as Pulumi would hand it to the
-    program."""
-    project = _yaml(root / "Pulumi.yaml")
-    name = str(project["name"])
-    values = {
-        key: value["default"]
-        for key, value in (project.get("config") or {}).items()
-        if _has_default(value)
-    }
-    values |= _yaml(root / f"Pulumi.{STACK}.yaml").get("config") or {}
-    values |= overrides
-    return name, {
-        key if ":" in key else f"{name}:{key}": _setting(key, value)
-        for key, value in values.items()
-    }
-
-
-def _has_default(value: Any) -> bool:
-    return isinstance(value, dict) and "default" in value
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise SandboxError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SandboxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-
-
-def _setting(key: str, value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"secure"}:
-        raise SandboxError(
-            f"{key} is encrypted: the sandbox has no key for it, and needs no secret"
-        )
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    outputs = instance.read(OUTPUTS_FILE)
+    if not isinstance(outputs, dict):
+        raise SandboxError(f"nothing is deployed in {instance.folder}: run `make up` first")
+    return outputs
 
 
 class Record:
     """What was made, by URN: type, id, inputs and outputs. Written after every resource."""
 
-    def __init__(self, place: Place, instance: str) -> None:
-        self.place, self.instance = place, instance
+    def __init__(self, instance: Instance, token: str) -> None:
+        self.instance, self.token = instance, token
         self.resources: dict[str, dict[str, Any]] = {}
         self._lines: dict[str, str] = {}
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, place: Place) -> Record:
-        data = place.read(RESOURCES) or {"instance": "", "resources": {}}
-        record = cls(place, data["instance"])
+    def load(cls, instance: Instance) -> Record:
+        data = instance.read(RESOURCES) or {"token": "", "resources": {}}
+        record = cls(instance, data["token"])
         for urn, entry in data["resources"].items():
             record._set(urn, entry)
         return record
@@ -166,139 +166,76 @@ class Record:
         self._lines[urn] = f"{json.dumps(urn)}: {json.dumps(entry, sort_keys=True)}"
 
     def save(self) -> None:
-        body = ",\n".join(self._lines.values())
-        self.place.write(
-            RESOURCES, f'{{"instance": {json.dumps(self.instance)}, "resources": {{\n{body}\n}}}}\n'
-        )
+        lines, token = ",\n".join(self._lines.values()), json.dumps(self.token)
+        self.instance.write(RESOURCES, f'{{"token": {token}, "resources": {{\n{lines}\n}}}}\n')
 
 
-def _record(place: Place, aws: Aws) -> tuple[Record, str | None]:
-    """The record to go on from, or why it is of no use."""
-    record, instance, marker = Record.load(place), _instance(place), _marker(aws)
-    if instance == marker == record.instance:
-        return record, None
-    if marker is not None:
-        return record, "what was deployed is not on record"
-    if record.resources:
-        return record, "the local AWS was stopped or emptied"
-    return _begin(place, aws), None
-
-
-def _empty(place: Place, aws: Aws) -> Record:
-    if _marker(aws) is not None:
-        ministack.stop(place)
-        ministack.start(place)
-    return _begin(place, aws)
-
-
-def _begin(place: Place, aws: Aws) -> Record:
+def _begin(instance: Instance, aws: Aws, token: str) -> Record:
     """A record of nothing. The devices go too: their certificates and what they remember belonged
     to the old stack."""
-    shutil.rmtree(place.folder / DEVICES, ignore_errors=True)
-    (place.folder / OUTPUTS).unlink(missing_ok=True)
-    record = Record(place, _instance(place))
+    shutil.rmtree(instance.folder / DEVICES, ignore_errors=True)
+    (instance.folder / OUTPUTS_FILE).unlink(missing_ok=True)
+    record = Record(instance, token)
     record.save()
-    aws.client("ssm").put_parameter(
-        Name=MARKER, Value=record.instance, Type="String", Overwrite=True
-    )
+    aws.client("ssm").put_parameter(Name=TOKEN, Value=token, Type="String", Overwrite=True)
     return record
 
 
-def _instance(place: Place) -> str:
-    current = ministack.running(place)
-    return current.token if current else ""
-
-
-def _marker(aws: Aws) -> str | None:
+def _read_token(aws: Aws) -> str | None:
     try:
-        return str(aws.client("ssm").get_parameter(Name=MARKER)["Parameter"]["Value"])
+        return str(aws.client("ssm").get_parameter(Name=TOKEN)["Parameter"]["Value"])
     except ClientError as error:
         if "ParameterNotFound" in str(error):
             return None
         raise
 
 
-def _attempt(
-    record: Record,
-    aws: Aws,
-    root: Path,
-    project: str,
-    config: Mapping[str, str],
-    began: float,
-    why: str | None = None,
-) -> Deployment:
-    maker = Maker(record, aws)
-    exported = _run(maker, root, project, config)
-    gone = sorted(set(record.resources) - maker.seen)
-    if gone:
-        raise Rebuild(
-            f"{_short(gone[0])} is no longer in the program"
-            + (f" (and {len(gone) - 1} more)" if gone[1:] else "")
-        )
-    record.place.write(OUTPUTS, json.dumps(exported, indent=1, sort_keys=True) + "\n")
-    return Deployment(
-        outputs=exported,
-        created=maker.created,
-        updated=maker.updated,
-        rebuilt=why,
-        unchanged=len(record.resources) - maker.created - maker.updated,
-        seconds=time.monotonic() - began,
-    )
-
-
-def _run(maker: Maker, root: Path, project: str, config: Mapping[str, str]) -> dict[str, Any]:
-    """Runs the program; its exports. What a handler raised comes out of here as it was raised.
+def _run(maker: Maker, root: Path, config: dict[str, str]) -> dict[str, Any]:
+    """Runs the program as the Pulumi CLI does, in its folder, which it can import from; its
+    exports. What a handler raised comes out of here as it was raised.
 
     In a thread of its own: Pulumi's settings and asyncio's event loop belong to a thread, and the
     caller keeps its own.
     """
-    with ThreadPoolExecutor(1) as thread, _in_folder(root):
-        running = thread.submit(_program, maker, root / "__main__.py", project, dict(config))
-        error = running.exception()
+    sys.path.insert(0, str(root))
+    try:
+        with ThreadPoolExecutor(1) as thread, contextlib.chdir(root):
+            running = thread.submit(_run_here, maker, root, config)
+            error = running.exception()
+    finally:
+        sys.path.remove(str(root))
     if maker.failure is not None:
         raise maker.failure
     if isinstance(error, pulumi.RunError):
         raise SandboxError(str(error)) from error
-    if error is not None:
-        raise error
     return running.result()
 
 
-def _program(maker: Maker, file: Path, project: str, config: dict[str, str]) -> dict[str, Any]:
+def _run_here(maker: Maker, root: Path, config: dict[str, str]) -> dict[str, Any]:
     loop = asyncio.new_event_loop()
     # one failure makes every output that waits for it fail, and asyncio would print them all; _run
     # reports the first
     loop.set_exception_handler(lambda _loop, _context: None)
     asyncio.set_event_loop(loop)
-    exported: dict[str, Any] = {}
+    exports: dict[str, Any] = {}
 
     def program() -> Any:
-        runpy.run_path(str(file), run_name="__main__")
+        runpy.run_path(str(root / "__main__.py"), run_name="__main__")
         stack = pulumi.runtime.get_root_resource()
-        return pulumi.Output.all(**getattr(stack, "outputs", {})).apply(exported.update)
+        return pulumi.Output.all(**getattr(stack, "outputs", {})).apply(exports.update)
 
     try:
         pulumi.runtime.reset_options()
+        project, monitor = read_project_name(root), Monitor(maker)
         pulumi.runtime.set_mocks(
-            maker, project=project, stack=STACK, preview=False, monitor=Monitor(maker)
+            maker, project=project, stack=STACK, preview=False, monitor=monitor
         )
         pulumi.runtime.set_all_config(config)
         complete: Any = pulumi.runtime.test
         complete(program)()
     finally:
         loop.close()
-    return dict(_plain(exported))
-
-
-@contextlib.contextmanager
-def _in_folder(root: Path) -> Iterator[None]:
-    """As the Pulumi CLI runs a program: in its folder, which it can import from."""
-    sys.path.insert(0, str(root))
-    try:
-        with contextlib.chdir(root):
-            yield
-    finally:
-        sys.path.remove(str(root))
+    return dict(_plain(exports))
 
 
 class Monitor(MockMonitor):
@@ -324,7 +261,7 @@ class Maker(Mocks):
         self.record, self.aws = record, aws
         self.now = threading.local()
         self.seen: set[str] = set()
-        self.fresh = not record.resources
+        self.is_fresh = not record.resources
         self.created = self.updated = 0
         self.failure: Exception | None = None
         self._lock = threading.Lock()
@@ -335,7 +272,12 @@ class Maker(Mocks):
         return self._guarded(f"{args.typ} {args.name!r}", lambda: self._resource(args))  # type: ignore[no-any-return]
 
     def call(self, args: MockCallArgs) -> Any:
-        return self._guarded(args.token, lambda: self._look_up(args))
+        def call() -> dict[str, Any]:
+            if args.token not in FUNCTIONS:
+                raise SandboxError("the sandbox has no handler for this function")
+            return FUNCTIONS[args.token](_plain(args.args), self.aws)
+
+        return self._guarded(args.token, call)
 
     def _guarded(self, what: str, work: Callable[[], Any]) -> Any:
         """Runs `work` unless something failed before; the first failure is kept, named and ends the
@@ -345,23 +287,14 @@ class Maker(Mocks):
         try:
             return work()
         except Exception as error:
-            failure = (
-                error if isinstance(error, Rebuild) else SandboxError(f"{what}: {_one_line(error)}")
-            )
-            self._keep(failure)
+            why = " ".join(str(error).split()) or type(error).__name__
+            failure = error if isinstance(error, Rebuild) else SandboxError(f"{what}: {why}")
+            with self._lock:
+                if self.failure is None:
+                    self.failure = failure
             raise failure from error
 
-    def _keep(self, failure: Exception) -> None:
-        with self._lock:
-            if self.failure is None:
-                self.failure = failure
-
-    def _look_up(self, args: MockCallArgs) -> dict[str, Any]:
-        if args.token not in LOOKUPS:
-            raise SandboxError("the sandbox has no handler for this function")
-        return LOOKUPS[args.token](_plain(args.args), self.aws)
-
-    def _resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
+    def _resource(self, args: MockResourceArgs) -> IdAndOutputs:
         handler = HANDLERS.get(args.typ)
         if handler is None:
             raise SandboxError("the sandbox has no handler for this type")
@@ -374,12 +307,15 @@ class Maker(Mocks):
             if urn in self.seen:
                 raise SandboxError("is declared twice")
             self.seen.add(urn)
-        printed, old = _printed(inputs), self.record.resources.get(urn)
-        changed = _changed(old["inputs"], printed) - self.now.ignored if old else frozenset()
-        if old and not changed:
-            return old["id"], {**inputs, **old["outputs"]}
-        if replaced := handler.replaces(changed):
-            raise Rebuild(f"{args.name} must be replaced ({', '.join(sorted(replaced))} changed)")
+        recorded, old = _recorded(inputs), self.record.resources.get(urn)
+        changed = frozenset[str]()
+        if old:
+            keys = {*old["inputs"], *recorded} - self.now.ignored
+            changed = frozenset(k for k in keys if old["inputs"].get(k) != recorded.get(k))
+            if not changed:
+                return old["id"], {**inputs, **old["outputs"]}
+        if replacing := handler.find_replacing(changed):
+            raise Rebuild(f"{args.name} must be replaced ({', '.join(sorted(replacing))} changed)")
         resource = Resource(
             name=args.name,
             inputs=Inputs(inputs),
@@ -387,27 +323,30 @@ class Maker(Mocks):
             old=old["outputs"] if old else None,
             changed=changed,
         )
-        id_, made = self._made(handler.make, resource)
+        id_, outputs = self._make(handler.make, resource)
         if unknown := resource.inputs.unread & changed if old else resource.inputs.unread:
             raise SandboxError(f"the sandbox does not know the input {', '.join(sorted(unknown))}")
-        self.record.put(urn, {"type": args.typ, "id": id_, "inputs": printed, "outputs": made})
+        entry = {"type": args.typ, "id": id_, "inputs": recorded, "outputs": outputs}
+        self.record.put(urn, entry)
         with self._lock:
             self.created += not old
             self.updated += bool(old)
-        return id_, {**inputs, **made}
+        return id_, {**inputs, **outputs}
 
-    def _made(self, make: Callable[[Resource], Made], resource: Resource) -> Made:
+    def _make(self, make: Callable[[Resource], IdAndOutputs], resource: Resource) -> IdAndOutputs:
         """Calls the handler; that AWS has what is not on record, or lost what is, means that both
         must begin anew."""
         try:
             return make(resource)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if MISSING.search(code) and not self.fresh:
+            if MISSING_CODE.search(code) and not self.is_fresh:
                 raise Rebuild(f"{resource.name} or what it needs has vanished ({code})") from error
-            if EXISTS.search(code) and not self.fresh:
+            if EXISTS_CODE.search(code) and not self.is_fresh:
                 raise Rebuild(f"{resource.name} exists and is not on record ({code})") from error
             raise
+        except KeyError as error:
+            raise SandboxError(f"{error} is in neither the inputs nor AWS's answer") from error
 
 
 def _plain(value: Any) -> Any:
@@ -422,26 +361,14 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _printed(value: Any) -> Any:
+def _recorded(value: Any) -> Any:
     """`value` as JSON can hold it: files by their digest."""
     if isinstance(value, dict):
-        return {key: _printed(item) for key, item in value.items()}
+        return {key: _recorded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_printed(item) for item in value]
+        return [_recorded(item) for item in value]
     if isinstance(value, pulumi.AssetArchive):
-        return {path: _printed(asset) for path, asset in sorted(value.assets.items())}
+        return {path: _recorded(asset) for path, asset in sorted(value.assets.items())}
     if isinstance(value, pulumi.Asset | pulumi.Archive):
         return f"sha256:{hashlib.sha256(asset_bytes(value)).hexdigest()}"
     return value
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(key for key in {*old, *new} if old.get(key) != new.get(key))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _short(urn: str) -> str:
-    return urn.rpartition("::")[2]

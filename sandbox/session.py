@@ -1,5 +1,4 @@
-"""An open sandbox: its clients, its devices, its controller. For the command line, the operator's
-and the tests."""
+"""An open sandbox: its channel, its devices, its controller. For the command line and the tests."""
 
 from __future__ import annotations
 
@@ -11,30 +10,35 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from rollout.codec import DecodeError, decode
-from rollout.document import rollback_group
-from rollout.observed import Counts
-from rollout.release import Manifest, Version, manifest_key, state_key
-from rollout.rings import RESERVED
-from rollout.state import Names, Offer, State
-from sandbox import clients, ministack
-from sandbox.deploy import DEVICES, Deployment, Say, configuration, deploy, outputs
-from sandbox.device import Device, DeviceConfig
-from sandbox.place import ROOT, Place, SandboxError
+from cloud.channel import Channel
+from cloud.clients import Clients
+from cloud.shadows import Reported, reported
+from components.stack_file import ROOT, read_configuration
+from device.agent import Device, DeviceConfig
+from ops import local_aws
+from ops.report import Report, Reporter
+from ops.stack import Stack
+from ops.stack import read_outputs as read_stack
+from rollout.names import Names, StackOutput
+from rollout.release import Manifest
+from rollout.state import State
+from rollout.version import Version
+from sandbox import ministack
+from sandbox.deploy import DEVICES, STACK_FILE, Deployment, Say, deploy, read_outputs
+from sandbox.instance import Instance, SandboxError
 
 COMMAND = re.compile(r"python -m sandbox (?!down).*\(process (?P<pid>\d+)\)")
 """Who holds the lock, when it is this program and may be told to end."""
 END_SECONDS = 60.0
-CHOSEN = "release.json"
+PICKED = "release.json"
 """Which sample image `release` picked; `up` keeps it."""
 
 
@@ -42,209 +46,169 @@ CHOSEN = "release.json"
 class Sandbox:
     """A MiniStack that runs, with the stack deployed in it."""
 
-    place: Place
-    running: ministack.Running
+    instance: Instance
+    process: ministack.MiniStackProcess
     outputs: dict[str, Any]
     """The stack's."""
     root: Path = ROOT
 
     @property
     def endpoint(self) -> str:
-        return clients.endpoint(self.running.port)
+        return local_aws.endpoint(self.process.port)
 
-    @property
-    def channel(self) -> str:
-        return str(self.outputs["channelName"])
-
-    @property
-    def rings(self) -> list[str]:
-        """In the order in which a release reaches them."""
-        return list(self.outputs["release"]["rings"])
+    @cached_property
+    def stack(self) -> Stack:
+        """As operators' commands see it."""
+        return read_stack(self.outputs, "--sandbox")
 
     @property
     def names(self) -> Names:
-        return Names(suffix=self.outputs["suffix"], channel=self.channel)
+        return self.stack.names
+
+    @cached_property
+    def clients(self) -> Clients:
+        return Clients(self.client)
+
+    @cached_property
+    def channel(self) -> Channel:
+        stack = self.stack
+        return Channel(
+            self.clients, stack.names, bucket=stack.bucket_name, signing_keys=stack.signing_key_arns
+        )
+
+    @cached_property
+    def _reporter(self) -> Reporter:
+        return Reporter(self.channel, self.stack)
 
     def client(self, service: str) -> Any:
         """A boto3 client of the local AWS, as the account's root."""
-        return clients.client(service, self.running.port, self.outputs["region"])
+        return local_aws.client(service, self.process.port, self.stack.region)
 
     def wake(self) -> dict[str, Any]:
         """Runs the controller once and waits for it; its answer. Raises SandboxError when it
         failed."""
         answer = self.client("lambda").invoke(
-            FunctionName=self.outputs["controllerName"], Payload=json.dumps({"source": "sandbox"})
+            FunctionName=self.outputs[StackOutput.CONTROLLER_NAME],
+            Payload=json.dumps({"source": "sandbox"}),
         )
         result: dict[str, Any] = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
             raise SandboxError(f"the controller failed: {result.get('errorMessage', result)}")
         return result
 
+    def report(self) -> Report:
+        """What `python -m ops --sandbox status` shows."""
+        return self._reporter.report(time.time())
+
     def manifest(self) -> Manifest:
-        """What the channel releases."""
-        return Manifest.parse(self._object(manifest_key(self.channel)) or b"")
+        """What the channel releases. Raises SandboxError when it cannot be read."""
+        manifest, problem = self.channel.manifest()
+        if manifest is None:
+            raise SandboxError(f"the manifest cannot be read: {problem}")
+        return manifest
 
     def state(self) -> State | None:
-        """The controller's word; None before its first run, and when somebody else wrote over
-        it."""
-        body = self._object(state_key(self.channel))
-        try:
-            return decode(State, json.loads(body)["state"]) if body else None
-        except (DecodeError, ValueError, KeyError, TypeError):
-            return None
+        """The controller's state; None before its first run. Raises UntrustedState when somebody
+        else wrote over it."""
+        stored = self.channel.state()
+        return stored.state if stored else None
 
-    def counts(self, ring: str, offer: Offer) -> Counts | None:
-        """A job's devices by status; None when there is no such job."""
-        try:
-            job = self.client("iot").describe_job(jobId=self.names.job(ring, offer.sequence))["job"]
-        except ClientError:
-            return None
-        return Counts.of(job.get("jobProcessDetails", {}))
-
-    def jobs(self) -> dict[str, str]:
-        """By id: the status of every job of the channel, the newest first."""
-        pages = self.client("iot").get_paginator("list_jobs").paginate()
-        jobs = {job["jobId"]: job["status"] for page in pages for job in page["jobs"]}
-        mine = [job for job in jobs if self.names.sequence(job) is not None]
-        return {
-            job: jobs[job]
-            for job in sorted(mine, key=lambda job: self.names.sequence(job) or 0, reverse=True)
-        }
-
-    def reported(self) -> dict[str, dict[str, Any]]:
-        """By serial: the firmware that the device's shadow reports (version, sha256, sequence);
-        empty before its first report."""
+    def reported(self) -> dict[str, Reported | None]:
+        """By serial: what the device's shadow reports; None before its first report."""
+        devices = sorted(self.stack.device_names.items())
         with ThreadPoolExecutor(8) as pool:
-            serials = sorted(self.outputs["deviceNames"])
-            return dict(zip(serials, pool.map(self._reported, serials), strict=True))
+            found = pool.map(lambda device: reported(self.clients, device[1]), devices)
+            return {serial: shadow for (serial, _), shadow in zip(devices, found, strict=True)}
 
-    def rolled_back(self, sequence: int) -> list[str]:
-        """The serials of the devices that a rollback brings back."""
-        group = rollback_group(self.outputs["fleetGroupName"], self.channel, sequence)
-        try:
-            things = self.client("iot").list_things_in_thing_group(thingGroupName=group)["things"]
-        except ClientError:
-            return []
-        return sorted(
-            serial for serial, thing in self.outputs["deviceNames"].items() if thing in things
-        )
+    def list_rolled_back(self, sequence: int) -> list[str]:
+        """The serials of the devices that a rollback brings back; none once its group is gone."""
+        groups = self.channel.rollback_groups
+        things = groups.members(sequence) if sequence in groups.sequences() else set()
+        return sorted(s for s, thing in self.stack.device_names.items() if thing in things)
 
     def device_configs(self) -> list[DeviceConfig]:
         """What each declared device is born with. Raises SandboxError when the stack does not hold
-        the devices' keys."""
-        keys = self.outputs.get("devicePrivateKeys")
+        the devices' keys, or does not say what they are."""
+        keys = self.outputs.get(StackOutput.DEVICE_PRIVATE_KEYS)
         if not keys:
             raise SandboxError(
                 "the local stack must make the devices' keys: set keysInState: true in"
-                " Pulumi.local.yaml"
+                f" {STACK_FILE}"
             )
-        fleet = self._fleet()
-        version, authority = (
-            str(fleet["initialVersion"]),
-            ministack.certificate_authority(self.running),
-        )
-        digest = sample(version, self.root)[1]
+        config = read_configuration(self.root / STACK_FILE, self.root)
+        fleet = json.loads(config.get("iot-ota:fleet", "{}"))
+        if not {"hardware", "initialVersion"} <= set(fleet):
+            raise SandboxError(
+                f"{STACK_FILE} must name the fleet's hardware and initialVersion: the devices are"
+                " made so"
+            )
+        version = Version(str(fleet["initialVersion"]))
+        digest = find_sample(str(version), self.root)[1]
+        authority = self.process.certificate_authority()
         return [
             DeviceConfig(
                 thing=thing,
                 serial=serial,
-                certificate_pem=self.outputs["deviceCertificates"][serial],
+                certificate_pem=self.outputs[StackOutput.DEVICE_CERTIFICATES][serial],
                 private_key_pem=keys[serial],
                 ca_pem=authority,
                 host="localhost",
-                port=self.running.mqtt_port,
-                public_key_pem=self.outputs["signingPublicKey"],
-                channel=self.channel,
+                port=self.process.mqtt_port,
+                public_key_pem=self.outputs[StackOutput.SIGNING_PUBLIC_KEY],
+                channel=self.stack.channel_name,
                 hardware=fleet["hardware"],
                 initial_version=version,
                 initial_sha256=digest,
-                folder=self.place.folder / DEVICES / serial,
+                folder=self.instance.folder / DEVICES / serial,
             )
-            for serial, thing in sorted(self.outputs["deviceNames"].items())
+            for serial, thing in sorted(self.stack.device_names.items())
         ]
 
     @contextmanager
-    def devices(
-        self, on_progress: Callable[[str, str], None] | None = None
-    ) -> Iterator[list[Device]]:
-        """Every declared device, connected, until the block ends. `on_progress(serial, text)` is
-        called on their threads."""
-        made = [Device(config, on_progress) for config in self.device_configs()]
+    def devices(self) -> Iterator[list[Device]]:
+        """Every declared device, connected, until the block ends."""
+        devices = [Device(config) for config in self.device_configs()]
         try:
-            for device in made:
+            for device in devices:
                 device.start()
-            yield made
+            yield devices
         finally:
-            with ThreadPoolExecutor(max(len(made), 1)) as pool:
-                list(pool.map(Device.stop, made))
-
-    def _fleet(self) -> dict[str, Any]:
-        _, config = configuration(self.root, {})
-        fleet: dict[str, Any] = json.loads(config.get("iot-ota:fleet", "{}"))
-        if not {"hardware", "initialVersion"} <= set(fleet):
-            raise SandboxError(
-                "Pulumi.local.yaml must name the fleet's hardware and initialVersion: the devices"
-                " are made so"
-            )
-        return fleet
-
-    def _reported(self, serial: str) -> dict[str, Any]:
-        try:
-            shadow = self.client("iot-data").get_thing_shadow(
-                thingName=self.outputs["deviceNames"][serial]
-            )
-        except ClientError:
-            return {}
-        firmware: dict[str, Any] = (
-            json.loads(shadow["payload"].read())["state"].get("reported", {}).get("firmware", {})
-        )
-        return firmware
-
-    def _object(self, key: str) -> bytes | None:
-        try:
-            body: bytes = (
-                self.client("s3")
-                .get_object(Bucket=self.outputs["bucketName"], Key=key)["Body"]
-                .read()
-            )
-        except ClientError:
-            return None
-        return body
+            with ThreadPoolExecutor(max(len(devices), 1)) as pool:
+                list(pool.map(Device.stop, devices))
 
 
-def build(place: Place, *, root: Path = ROOT, say: Say = print) -> tuple[Sandbox, Deployment]:
-    """Starts MiniStack and deploys the stack, with the release that was chosen last; what is there
+def build(instance: Instance, *, root: Path = ROOT, say: Say = print) -> tuple[Sandbox, Deployment]:
+    """Starts MiniStack and deploys the stack, with the release that was picked last; what is there
     already stays."""
-    made = deploy(place, root=root, overrides=_overrides(place, root), say=say)
-    return connect(place, root=root), made
+    overrides = _override_firmware(instance, root)
+    deployment = deploy(instance, root=root, overrides=overrides, say=say)
+    return connect(instance, root=root), deployment
 
 
-def connect(place: Place, *, root: Path = ROOT) -> Sandbox:
+def connect(instance: Instance, *, root: Path = ROOT) -> Sandbox:
     """The sandbox that was built. Raises SandboxError, saying what to run, when there is none or
     its MiniStack died."""
-    found = outputs(place)
-    running = ministack.running(place)
-    if running is None or not ministack.healthy(running):
+    outputs = read_outputs(instance)
+    process = ministack.find(instance)
+    if process is None or not process.is_healthy():
         raise SandboxError("MiniStack has stopped: run `make up` to build the sandbox anew")
-    return Sandbox(place=place, running=running, outputs=found, root=root)
+    return Sandbox(instance=instance, process=process, outputs=outputs, root=root)
 
 
-def choose(place: Place, version: str, *, root: Path = ROOT) -> None:
+def pick_version(instance: Instance, version: str, *, root: Path = ROOT) -> None:
     """Picks the sample image of this version for the next `build`; raises SandboxError when there
     is none."""
-    image, digest = sample(version, root)
-    place.write(
-        CHOSEN, json.dumps({"version": version.removeprefix("v"), "image": image, "sha256": digest})
-    )
+    image, digest = find_sample(version, root)
+    picked = {"version": version.removeprefix("v"), "image": image, "sha256": digest}
+    instance.write(PICKED, json.dumps(picked))
 
 
-def chosen(place: Place) -> str | None:
-    """The version that `choose` picked."""
-    data = place.read(CHOSEN)
-    return data["version"] if data else None
+def picked_version(instance: Instance) -> str | None:
+    picked = instance.read(PICKED)
+    return picked["version"] if picked else None
 
 
-def sample(version: str, root: Path = ROOT) -> tuple[str, str]:
+def find_sample(version: str, root: Path = ROOT) -> tuple[str, str]:
     """The path under `root` of a sample image, and its SHA-256."""
     path = f"firmware/{version.removeprefix('v')}.bin"
     if not (root / path).is_file():
@@ -255,62 +219,44 @@ def sample(version: str, root: Path = ROOT) -> tuple[str, str]:
     return path, hashlib.sha256((root / path).read_bytes()).hexdigest()
 
 
-def down(place: Place) -> bool:
+def _override_firmware(instance: Instance, root: Path) -> dict[str, Any]:
+    """The `firmware` of the stack file with the picked image in it."""
+    picked = instance.read(PICKED)
+    if not picked:
+        return {}
+    config = read_configuration(root / STACK_FILE, root)
+    firmware = {**json.loads(config.get("iot-ota:firmware", "{}")), **picked}
+    firmware.pop("size", None)  # of the other image
+    return {"iot-ota:firmware": firmware}
+
+
+def down(instance: Instance) -> bool:
     """Ends a command that is at work, then MiniStack, and removes the folder, whatever state it is
     in; True if it was there."""
-    if not place.folder.exists():
+    folder = instance.folder
+    if not folder.exists():
         return False
-    _end_command(place)
-    with place.locked("python -m sandbox down"):
-        ministack.stop(place)
-        for path in place.folder.iterdir():
-            if path.name != "lock":  # until the end, so that nothing new begins in between
-                _remove(path)
-        (place.folder / "lock").unlink()
-    place.folder.rmdir()
+    _end_command(instance)
+    with instance.locked("python -m sandbox down"):
+        ministack.stop(instance)
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != "lock":  # until the end, so that nothing new begins in between
+                path.unlink()
+        (folder / "lock").unlink()
+    folder.rmdir()
     return True
 
 
-def shown_offers(state: State, rings: Sequence[str]) -> dict[str, Offer]:
-    """By ring: the job that matters now, the candidate's where there is one; the rollback's under
-    its own name."""
-    offers = {ring: state.stable[ring] for ring in rings if ring in state.stable}
-    if state.candidate:
-        offers |= {ring: progress.offer for ring, progress in state.candidate.rings.items()}
-    if state.rollback:
-        offers[RESERVED] = state.rollback.offer
-    return offers
-
-
-def _overrides(place: Place, root: Path) -> dict[str, Any]:
-    """The `firmware` of the stack file with another image in it."""
-    picked = place.read(CHOSEN)
-    if not picked:
-        return {}
-    _, config = configuration(root, {})
-    firmware = json.loads(config.get("iot-ota:firmware", "{}"))
-    return {
-        "iot-ota:firmware": {
-            key: value for key, value in {**firmware, **picked}.items() if key != "size"
-        }
-    }
-
-
-def _end_command(place: Place) -> None:
+def _end_command(instance: Instance) -> None:
     """Asks the sandbox's own command that holds the lock to end, and waits for it: it disconnects
     its devices first."""
-    holder = COMMAND.match(place.holder())
-    if holder is None or not place.in_use():
+    holder = COMMAND.match(instance.lock_holder())
+    if holder is None or not instance.is_locked():
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(holder["pid"]), signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS
-    while place.in_use() and time.monotonic() < deadline:
+    while instance.is_locked() and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

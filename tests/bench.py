@@ -40,7 +40,8 @@ def evaluate(stack: str, devices: int | None) -> dict[str, Any]:
     """Runs the program as a preview of `stack` does; with `devices`, that many declared ones whose
     keys AWS makes."""
     import pulumi
-    import yaml
+
+    from components.stack_file import read_configuration
 
     made: list[str] = []
 
@@ -57,16 +58,12 @@ def evaluate(stack: str, devices: int | None) -> dict[str, Any]:
         def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
             return ANSWERS[args.token]
 
-    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    config = read_configuration(ROOT / f"Pulumi.{stack}.yaml")
     if devices is not None:
-        config["iot-ota:fleet"] |= {"devices": devices, "keysInState": True}
+        fleet = json.loads(config["iot-ota:fleet"])
+        config["iot-ota:fleet"] = json.dumps(fleet | {"devices": devices, "keysInState": True})
     pulumi.runtime.set_mocks(Unknown(), project="iot-ota", stack=stack, preview=True)
-    pulumi.runtime.set_all_config(
-        {
-            key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in config.items()
-        }
-    )
+    pulumi.runtime.set_all_config(config)
     run: Any = pulumi.runtime.test
     run(lambda: runpy.run_path(str(ROOT / "__main__.py")) and None)()
     return {
@@ -128,7 +125,7 @@ def sandbox() -> Iterator[tuple[Any, int]]:
         port, mqtt_port = http.getsockname()[1], mqtt.getsockname()[1]
         http.close()
         mqtt.close()
-        place = {
+        variables = {
             "SANDBOX_DIR": folder,
             "SANDBOX_PORT": str(port),
             "SANDBOX_MQTT_PORT": str(mqtt_port),
@@ -138,7 +135,7 @@ def sandbox() -> Iterator[tuple[Any, int]]:
             ran = subprocess.run(
                 [sys.executable, "-m", "sandbox", *arguments],
                 cwd=ROOT,
-                env=os.environ | place,
+                env=os.environ | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -170,14 +167,9 @@ def update() -> Iterator[Row]:
 def largest_update(port: int) -> tuple[int, float]:
     """How many devices the sandbox's largest job updated, and within how many seconds: IoT tells
     times in whole seconds."""
-    import boto3
+    from ops import local_aws
 
-    fake = {
-        "aws_access_key_id": "000000000000",
-        "aws_secret_access_key": "none",
-        "region_name": "us-east-1",
-    }
-    iot: Any = boto3.client("iot", endpoint_url=f"http://127.0.0.1:{port}", **fake)
+    iot: Any = local_aws.client("iot", port, "us-east-1")
     found: list[tuple[int, float]] = []
     for job in iot.list_jobs()["jobs"]:
         executions = iot.list_job_executions_for_job(jobId=job["jobId"], maxResults=250)[

@@ -4,20 +4,8 @@ the provider would.
 Importing this package registers all of them.
 """
 
-from sandbox.handlers import identity, iot, lookups, messages, monitoring, serverless, storage
-from sandbox.handlers.registry import HANDLERS, LOOKUPS, Aws, Handler, Resource
+from sandbox.handlers import identity, iot, logs_and_alarms, lookups, messages, serverless, storage
+from sandbox.handlers.registry import FUNCTIONS, HANDLERS
 
-__all__ = [
-    "HANDLERS",
-    "LOOKUPS",
-    "Aws",
-    "Handler",
-    "Resource",
-    "identity",
-    "iot",
-    "lookups",
-    "messages",
-    "monitoring",
-    "serverless",
-    "storage",
-]
+REGISTERED = (identity, iot, logs_and_alarms, lookups, messages, serverless, storage)
+__all__ = ["FUNCTIONS", "HANDLERS", "REGISTERED"]

@@ -4,164 +4,129 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.handlers.registry import Made, Resource, handles, makes, pairs, text
+from sandbox.handlers.registry import (
+    IdAndOutputs,
+    Resource,
+    join_tags,
+    makes,
+    makes_and_updates,
+    pairs,
+)
 
 
 @makes("aws:iot/thingType:ThingType")
-def thing_type(r: Resource) -> Made:
-    name = r.called()
-    made = r.aws.client("iot").create_thing_type(
-        thingTypeName=name,
-        thingTypeProperties=renamed(r.inputs.get("properties"), description="thingTypeDescription"),
-        tags=pairs(r.inputs.get("tags")),
+def thing_type(r: Resource) -> IdAndOutputs:
+    name, tags = r.inputs["name"], pairs(r.inputs["tags"])
+    properties = rename(r.inputs["properties"], description="thingTypeDescription")
+    answer = r.aws.client("iot").create_thing_type(
+        thingTypeName=name, thingTypeProperties=properties, tags=tags
     )
-    return name, {"name": name, "arn": made["thingTypeArn"]}
+    return name, {"arn": answer["thingTypeArn"]}
 
 
-@handles("aws:iot/thingGroup:ThingGroup", "name", "parentGroupName", "tags")
-def thing_group(r: Resource) -> Made:
-    iot, name = r.aws.client("iot"), r.called()
-    properties = renamed(r.inputs.get("properties"), description="thingGroupDescription")
+@makes_and_updates("aws:iot/thingGroup:ThingGroup", "name", "parentGroupName", "tags")
+def thing_group(r: Resource) -> IdAndOutputs:
+    iot, name = r.aws.client("iot"), r.inputs["name"]
+    properties = rename(r.inputs["properties"], description="thingGroupDescription")
+    group = {"thingGroupName": name, "thingGroupProperties": properties}
     if r.old:
-        made = iot.update_thing_group(thingGroupName=name, thingGroupProperties=properties)
-        return name, {**r.old, "version": made["version"]}
-    parent = r.inputs.pick("parentGroupName")
-    made = iot.create_thing_group(
-        thingGroupName=name,
-        thingGroupProperties=properties,
-        tags=pairs(r.inputs.get("tags")),
-        **parent,
-    )
-    return name, {"name": name, "arn": made["thingGroupArn"], "version": 1}
+        iot.update_thing_group(**group)
+        return name, r.old
+    tags, parent = pairs(r.inputs.get("tags")), r.inputs.pick("parentGroupName")
+    answer = iot.create_thing_group(**group, **parent, tags=tags)
+    return name, {"arn": answer["thingGroupArn"]}
 
 
-@handles("aws:iot/thing:Thing", "name")
-def thing(r: Resource) -> Made:
-    iot, name = r.aws.client("iot"), r.called()
-    kind, attributes = (
-        r.inputs.pick("thingTypeName"),
-        {"attributes": r.inputs.get("attributes") or {}},
-    )
+@makes_and_updates("aws:iot/thing:Thing", "name")
+def thing(r: Resource) -> IdAndOutputs:
+    iot, name, kind = r.aws.client("iot"), r.inputs["name"], r.inputs.pick("thingTypeName")
+    attributes = {"attributes": r.inputs["attributes"]}
     if r.old:
         iot.update_thing(thingName=name, attributePayload={**attributes, "merge": False}, **kind)
-        return name, dict(r.old)
-    made = iot.create_thing(thingName=name, attributePayload=attributes, **kind)
-    return name, {"name": name, "arn": made["thingArn"], "defaultClientId": name, "version": 1}
+        return name, r.old
+    answer = iot.create_thing(thingName=name, attributePayload=attributes, **kind)
+    return name, {"arn": answer["thingArn"]}
 
 
-@handles("aws:iot/certificate:Certificate", "csr", "certificatePem", "caPem")
-def certificate(r: Resource) -> Made:
+@makes("aws:iot/certificate:Certificate")
+def certificate(r: Resource) -> IdAndOutputs:
     iot, active = r.aws.client("iot"), r.inputs["active"]
-    if r.old:
-        number = r.old["arn"].rpartition("/")[2]
-        iot.update_certificate(certificateId=number, newStatus="ACTIVE" if active else "INACTIVE")
-        return number, dict(r.old)
     if csr := r.inputs.get("csr"):
-        made = iot.create_certificate_from_csr(certificateSigningRequest=csr, setAsActive=active)
+        answer = iot.create_certificate_from_csr(certificateSigningRequest=csr, setAsActive=active)
         keys = {}
     else:
-        made = iot.create_keys_and_certificate(setAsActive=active)
-        keys = {
-            "privateKey": made["keyPair"]["PrivateKey"],
-            "publicKey": made["keyPair"]["PublicKey"],
-        }
-    return made["certificateId"], {
-        "arn": made["certificateArn"],
-        "certificatePem": made["certificatePem"],
-        **keys,
-    }
+        answer = iot.create_keys_and_certificate(setAsActive=active)
+        keys = {"privateKey": answer["keyPair"]["PrivateKey"]}
+    outputs = {"arn": answer["certificateArn"], "certificatePem": answer["certificatePem"], **keys}
+    return answer["certificateId"], outputs
 
 
-@handles("aws:iot/policy:Policy", "name", "tags")
-def policy(r: Resource) -> Made:
-    iot, name, document = r.aws.client("iot"), r.called(), text(r.inputs["policy"])
+@makes_and_updates("aws:iot/policy:Policy", "name", "tags")
+def policy(r: Resource) -> IdAndOutputs:
+    iot, name = r.aws.client("iot"), r.inputs["name"]
+    document = {"policyName": name, "policyDocument": r.inputs["policy"]}
     if r.old:
-        made = iot.create_policy_version(
-            policyName=name, policyDocument=document, setAsDefault=True
-        )
+        answer = iot.create_policy_version(**document, setAsDefault=True)
         # a policy has at most 5 versions, so the one before goes
         iot.delete_policy_version(policyName=name, policyVersionId=r.old["defaultVersionId"])
-        return name, {**r.old, "defaultVersionId": made["policyVersionId"]}
-    made = iot.create_policy(
-        policyName=name, policyDocument=document, tags=pairs(r.inputs.get("tags"))
-    )
-    return name, {
-        "name": name,
-        "arn": made["policyArn"],
-        "defaultVersionId": made["policyVersionId"],
-    }
+        return name, {**r.old, "defaultVersionId": answer["policyVersionId"]}
+    answer = iot.create_policy(**document, tags=pairs(r.inputs.get("tags")))
+    return name, {"arn": answer["policyArn"], "defaultVersionId": answer["policyVersionId"]}
 
 
 @makes("aws:iot/policyAttachment:PolicyAttachment")
-def policy_attachment(r: Resource) -> Made:
+def policy_attachment(r: Resource) -> IdAndOutputs:
     name, target = r.inputs["policy"], r.inputs["target"]
     r.aws.client("iot").attach_policy(policyName=name, target=target)
     return f"{name}|{target}", {}
 
 
 @makes("aws:iot/thingPrincipalAttachment:ThingPrincipalAttachment")
-def thing_principal_attachment(r: Resource) -> Made:
+def thing_principal_attachment(r: Resource) -> IdAndOutputs:
     name, principal = r.inputs["thing"], r.inputs["principal"]
-    r.aws.client("iot").attach_thing_principal(
-        thingName=name, principal=principal, **r.inputs.pick("thingPrincipalType")
-    )
+    r.aws.client("iot").attach_thing_principal(thingName=name, principal=principal)
     return f"{name}|{principal}", {}
 
 
 @makes("aws:iot/thingGroupMembership:ThingGroupMembership")
-def thing_group_membership(r: Resource) -> Made:
+def thing_group_membership(r: Resource) -> IdAndOutputs:
     group, name = r.inputs["thingGroupName"], r.inputs["thingName"]
-    overriding = {"overrideDynamicGroups": r.inputs.get("overrideDynamicGroup") or False}
+    overriding = {"overrideDynamicGroups": r.inputs["overrideDynamicGroup"]}
     r.aws.client("iot").add_thing_to_thing_group(thingGroupName=group, thingName=name, **overriding)
     return f"{group}/{name}", {}
 
 
-@handles("aws:iot/indexingConfiguration:IndexingConfiguration")
-def indexing_configuration(r: Resource) -> Made:
-    r.aws.client("iot").update_indexing_configuration(
-        **r.inputs.pick("thingIndexingConfiguration", "thingGroupIndexingConfiguration")
-    )
+@makes_and_updates("aws:iot/indexingConfiguration:IndexingConfiguration")
+def indexing_configuration(r: Resource) -> IdAndOutputs:
+    r.aws.client("iot").update_indexing_configuration(**r.inputs.pick_rest())
     return "indexing-configuration", {}
 
 
-@handles("aws:iot/eventConfigurations:EventConfigurations")
-def event_configurations(r: Resource) -> Made:
-    wanted = {kind: {"Enabled": on} for kind, on in r.inputs["eventConfigurations"].items()}
-    r.aws.client("iot").update_event_configurations(eventConfigurations=wanted)
+@makes_and_updates("aws:iot/eventConfigurations:EventConfigurations")
+def event_configurations(r: Resource) -> IdAndOutputs:
+    switches = {kind: {"Enabled": on} for kind, on in r.inputs["eventConfigurations"].items()}
+    r.aws.client("iot").update_event_configurations(eventConfigurations=switches)
     return r.aws.region, {}
 
 
-ACTIONS = {"lambdas": "lambda", "republishes": "republish", "cloudwatchMetrics": "cloudwatchMetric"}
-"""A rule's inputs by the API's name of the action, where they differ."""
-RULE_ACTIONS = ("cloudwatchLogs", "cloudwatchMetrics", "lambdas", "republishes", "sns", "sqs")
-
-
-@handles("aws:iot/topicRule:TopicRule", "name", "tags")
-def topic_rule(r: Resource) -> Made:
-    iot, name = r.aws.client("iot"), r.called()
+@makes_and_updates("aws:iot/topicRule:TopicRule", "name", "tags")
+def topic_rule(r: Resource) -> IdAndOutputs:
+    iot, name = r.aws.client("iot"), r.inputs["name"]
+    actions = [{"cloudwatchLogs": action} for action in r.inputs.get("cloudwatchLogs", [])]
+    actions += [{"lambda": action} for action in r.inputs.get("lambdas", [])]
     payload = {
         **r.inputs.pick("sql", "description"),
         "awsIotSqlVersion": r.inputs["sqlVersion"],
         "ruleDisabled": not r.inputs["enabled"],
-        "actions": [
-            {ACTIONS.get(k, k): action} for k in RULE_ACTIONS for action in r.inputs.get(k) or []
-        ],
+        "actions": actions,
     }
-    if failure := r.inputs.get("errorAction"):
-        payload["errorAction"] = failure
     if r.old:
         iot.replace_topic_rule(ruleName=name, topicRulePayload=payload)
     else:
-        tags = "&".join(
-            f"{key}={value}" for key, value in sorted((r.inputs.get("tags") or {}).items())
-        )
-        iot.create_topic_rule(
-            ruleName=name, topicRulePayload=payload, **({"tags": tags} if tags else {})
-        )
-    return name, {"name": name, "arn": r.aws.arn("iot", f"rule/{name}")}
+        tags = join_tags(r.inputs["tags"])
+        iot.create_topic_rule(ruleName=name, topicRulePayload=payload, tags=tags)
+    return name, {"arn": r.aws.arn("iot", f"rule/{name}")}
 
 
-def renamed(values: dict[str, Any] | None, **names: str) -> dict[str, Any]:
-    return {
-        names.get(key, key): value for key, value in (values or {}).items() if value is not None
-    }
+def rename(values: dict[str, Any], **names: str) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values.items()}

@@ -1,15 +1,14 @@
-"""What handlers are given, how they register, and the small conversions they share."""
+"""What handlers work with, how they register, and the small conversions they share."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from sandbox import clients
+from ops import local_aws
 
-Made = tuple[str, dict[str, Any]]
+IdAndOutputs = tuple[str, dict[str, Any]]
 """A resource's id, and its outputs besides its inputs, named as the provider names them."""
 
 
@@ -19,11 +18,11 @@ class Aws:
 
     port: int
     region: str
-    account: str = clients.ACCOUNT
+    account: str = local_aws.ACCOUNT
     partition: str = "aws"
 
     def client(self, service: str) -> Any:
-        return clients.client(service, self.port, self.region)
+        return local_aws.client(service, self.port, self.region)
 
     def arn(self, service: str, resource: str) -> str:
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
@@ -51,6 +50,11 @@ class Inputs(Mapping[str, Any]):
         """Those of the keys that have a value."""
         return {key: value for key in keys if (value := self.get(key)) is not None}
 
+    def pick_rest(self) -> dict[str, Any]:
+        """Those that were not read before: what the API takes under the same names. It refuses what
+        it does not know."""
+        return self.pick(*sorted(self.unread))
+
     def ignore(self, *keys: str) -> None:
         """Inputs that say how the provider behaves and change nothing in AWS."""
         self.unread -= set(keys)
@@ -61,62 +65,59 @@ class Resource:
     """One resource to be made, or to be updated where `old` holds its outputs."""
 
     name: str
-    """Its name in the program: what AWS calls it where the program gives no other name."""
+    """Its name in the program."""
     inputs: Inputs
     aws: Aws
-    old: Mapping[str, Any] | None = None
-    changed: frozenset[str] = field(default=frozenset())
+    old: dict[str, Any] | None = None
+    changed: frozenset[str] = frozenset()
     """The inputs that differ from those it was made with; empty for a new resource."""
 
-    def called(self, key: str = "name") -> str:
-        return str(self.inputs.get(key) or self.name)
+
+Make = Callable[[Resource], IdAndOutputs]
+Read = Callable[[Mapping[str, Any], Aws], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handler:
-    make: Callable[[Resource], Made]
-    fixed: frozenset[str] | None
+    make: Make
+    replacing: frozenset[str] | None
     """Inputs whose change is a replacement; None: all of them."""
 
-    def replaces(self, changed: frozenset[str]) -> frozenset[str]:
-        return changed if self.fixed is None else changed & self.fixed
+    def find_replacing(self, changed: frozenset[str]) -> frozenset[str]:
+        """Those of the changed inputs that mean a replacement."""
+        return changed if self.replacing is None else changed & self.replacing
 
 
 HANDLERS: dict[str, Handler] = {}
-LOOKUPS: dict[str, Callable[[Mapping[str, Any], Aws], dict[str, Any]]] = {}
+FUNCTIONS: dict[str, Read] = {}
+"""The provider's functions that read."""
 
 
-def handles(
-    token: str, *fixed: str
-) -> Callable[[Callable[[Resource], Made]], Callable[[Resource], Made]]:
-    """Registers a handler that both makes and updates; a change of the inputs `fixed` is a
+def makes_and_updates(token: str, *replacing: str) -> Callable[[Make], Make]:
+    """Registers a handler that both makes and updates; a change of the inputs `replacing` is a
     replacement."""
-
-    def register(make: Callable[[Resource], Made]) -> Callable[[Resource], Made]:
-        HANDLERS[token] = Handler(make=make, fixed=frozenset(fixed))
-        return make
-
-    return register
+    return _register(token, frozenset(replacing))
 
 
-def makes(token: str) -> Callable[[Callable[[Resource], Made]], Callable[[Resource], Made]]:
+def makes(token: str) -> Callable[[Make], Make]:
     """Registers a handler that only makes: any changed input is a replacement."""
+    return _register(token, None)
 
-    def register(make: Callable[[Resource], Made]) -> Callable[[Resource], Made]:
-        HANDLERS[token] = Handler(make=make, fixed=None)
+
+def _register(token: str, replacing: frozenset[str] | None) -> Callable[[Make], Make]:
+    def register(make: Make) -> Make:
+        HANDLERS[token] = Handler(make=make, replacing=replacing)
         return make
 
     return register
 
 
-def looks_up(token: str) -> Callable[..., Callable[[Mapping[str, Any], Aws], dict[str, Any]]]:
+def reads(token: str) -> Callable[[Read], Read]:
     """Registers a function of the provider that reads."""
 
-    def register(
-        look: Callable[[Mapping[str, Any], Aws], dict[str, Any]],
-    ) -> Callable[[Mapping[str, Any], Aws], dict[str, Any]]:
-        LOOKUPS[token] = look
-        return look
+    def register(read: Read) -> Read:
+        FUNCTIONS[token] = read
+        return read
 
     return register
 
@@ -125,9 +126,9 @@ def pascal(value: Any, names: Mapping[str, str] | None = None) -> Any:
     """The provider's camelCase keys as most AWS APIs spell them; `names` holds the exceptions. Not
     for keys of the user's."""
     if isinstance(value, dict):
-        known = names or {}
+        names = names or {}
         return {
-            known.get(k, k[:1].upper() + k[1:]): pascal(v, names)
+            names.get(k, k[:1].upper() + k[1:]): pascal(v, names)
             for k, v in value.items()
             if v is not None
         }
@@ -135,12 +136,12 @@ def pascal(value: Any, names: Mapping[str, str] | None = None) -> Any:
 
 
 def pairs(
-    tags: Mapping[str, str] | None, key: str = "Key", value: str = "Value"
+    values: Mapping[str, str] | None, key: str = "Key", value: str = "Value"
 ) -> list[dict[str, str]]:
-    """Tags as a list, as IoT, IAM and S3 want them."""
-    return [{key: name, value: text} for name, text in sorted((tags or {}).items())]
+    """Tags, or dimensions, as a list, as most AWS APIs take them."""
+    return [{key: name, value: text} for name, text in sorted((values or {}).items())]
 
 
-def text(document: Any) -> str:
-    """A policy or other document as JSON text, whichever way the program wrote it."""
-    return document if isinstance(document, str) else json.dumps(document)
+def join_tags(tags: Mapping[str, str]) -> str:
+    """Tags as the APIs of S3 and of topic rules take them."""
+    return "&".join(f"{name}={value}" for name, value in sorted(tags.items()))

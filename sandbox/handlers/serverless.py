@@ -9,101 +9,54 @@ from typing import Any
 
 import pulumi
 
-from sandbox.handlers.registry import Made, Resource, handles, makes, pascal
+from sandbox.handlers.registry import IdAndOutputs, Resource, makes, makes_and_updates, pascal
 from sandbox.handlers.storage import asset_bytes
 
 UNIX_FILE = 0o644 << 16
 
 
-@handles(
-    "aws:lambda/function:Function",
-    "name",
-    "packageType",
-    "architectures",
-    "tags",
-    "reservedConcurrentExecutions",
-)
-def function(r: Resource) -> Made:
-    lambda_, name = r.aws.client("lambda"), r.called()
-    r.inputs.ignore("sourceCodeHash", "publish", "skipDestroy")
-    settings = pascal(
-        r.inputs.pick(
-            "role", "handler", "runtime", "timeout", "memorySize", "description", "layers"
-        )
-    )
-    settings |= pascal(
-        r.inputs.pick("deadLetterConfig", "tracingConfig", "loggingConfig", "ephemeralStorage")
-    )
-    settings["Environment"] = {
-        "Variables": (r.inputs.get("environment") or {}).get("variables") or {}
-    }
-    code = archive(r.inputs["code"])
-    if r.old:
-        made = lambda_.update_function_configuration(FunctionName=name, **settings)
-        if "code" in r.changed:
-            made = lambda_.update_function_code(FunctionName=name, ZipFile=code)
-    else:
-        kind = pascal(r.inputs.pick("architectures", "packageType"))
-        tags = {"Tags": r.inputs["tags"]} if r.inputs.get("tags") else {}
-        made = lambda_.create_function(
-            FunctionName=name, Code={"ZipFile": code}, **settings, **kind, **tags
-        )
-        if (reserved := r.inputs.get("reservedConcurrentExecutions")) is not None and reserved >= 0:
-            lambda_.put_function_concurrency(
-                FunctionName=name, ReservedConcurrentExecutions=reserved
-            )
-    return name, function_outputs(r, name, made)
-
-
-def function_outputs(r: Resource, name: str, made: dict[str, Any]) -> dict[str, Any]:
-    arn = r.aws.arn("lambda", f"function:{name}")
-    return {
-        "name": name,
-        "arn": arn,
-        "qualifiedArn": f"{arn}:$LATEST",
-        "version": "$LATEST",
-        "codeSha256": made["CodeSha256"],
-        "invokeArn": (
-            f"arn:{r.aws.partition}:apigateway:{r.aws.region}:lambda:path/2015-03-31/functions/{arn}/invocations"
-        ),
-    }
+@makes_and_updates("aws:lambda/function:Function", "name", "architectures", "tags")
+def function(r: Resource) -> IdAndOutputs:
+    lambda_, name, code = r.aws.client("lambda"), r.inputs["name"], archive(r.inputs["code"])
+    fixed = pascal(r.inputs.pick("architectures")) | {"Tags": r.inputs.get("tags") or {}}
+    environment = {"Variables": r.inputs.get("environment", {}).get("variables", {})}
+    settings = {"FunctionName": name, "Environment": environment, **pascal(r.inputs.pick_rest())}
+    if not r.old:
+        lambda_.create_function(Code={"ZipFile": code}, **fixed, **settings)
+        return name, {"arn": r.aws.arn("lambda", f"function:{name}")}
+    lambda_.update_function_configuration(**settings)
+    if "code" in r.changed:
+        lambda_.update_function_code(FunctionName=name, ZipFile=code)
+    return name, r.old
 
 
 @makes("aws:lambda/permission:Permission")
-def permission(r: Resource) -> Made:
-    statement = r.called("statementId")
-    allowed = pascal(r.inputs.pick("action", "principal", "sourceArn", "sourceAccount"))
-    r.aws.client("lambda").add_permission(
-        FunctionName=r.inputs["function"], StatementId=statement, **allowed
-    )
-    return statement, {"statementId": statement}
+def permission(r: Resource) -> IdAndOutputs:
+    name, statement = r.inputs["function"], r.inputs["statementId"]
+    allowed = pascal(r.inputs.pick_rest())
+    r.aws.client("lambda").add_permission(FunctionName=name, StatementId=statement, **allowed)
+    return statement, {}
 
 
-@handles(
-    "aws:lambda/functionEventInvokeConfig:FunctionEventInvokeConfig", "functionName", "qualifier"
-)
-def event_invoke_config(r: Resource) -> Made:
-    name = r.inputs["functionName"]
-    settings = r.inputs.pick(
-        "maximumRetryAttempts", "maximumEventAgeInSeconds", "destinationConfig", "qualifier"
-    )
-    r.aws.client("lambda").put_function_event_invoke_config(FunctionName=name, **pascal(settings))
+@makes_and_updates("aws:lambda/functionEventInvokeConfig:FunctionEventInvokeConfig", "functionName")
+def event_invoke_config(r: Resource) -> IdAndOutputs:
+    name, settings = r.inputs["functionName"], pascal(r.inputs.pick_rest())
+    r.aws.client("lambda").put_function_event_invoke_config(FunctionName=name, **settings)
     return name, {}
 
 
-@handles("aws:lambda/invocation:Invocation", "functionName")
-def invocation(r: Resource) -> Made:
+@makes_and_updates("aws:lambda/invocation:Invocation", "functionName")
+def invocation(r: Resource) -> IdAndOutputs:
     """Calls the function as the provider does with lifecycle scope CRUD: the action stands in the
     event."""
     name, event = r.inputs["functionName"], json.loads(r.inputs["input"])
-    r.inputs.ignore("triggers")
-    if r.inputs.get("lifecycleScope") == "CRUD":
-        event[r.inputs.get("terraformKey") or "tf"] = {"action": "update" if r.old else "create"}
+    if r.inputs["lifecycleScope"] == "CRUD":
+        event["tf"] = {"action": "update" if r.old else "create"}
     answer = r.aws.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
     result = answer["Payload"].read().decode()
     if "FunctionError" in answer:
         raise RuntimeError(f"{name} failed: {result}")
-    return f"{name}_{r.name}", {"result": result}
+    return f"{name}_{r.name}", {}
 
 
 def archive(code: Any) -> bytes:

@@ -12,7 +12,7 @@ import pulumi_aws as aws
 import pytest
 
 from sandbox import session
-from sandbox.place import Place
+from sandbox.instance import Instance
 from tests.sandbox.fleet import Fleet
 
 with warnings.catch_warnings():
@@ -22,31 +22,31 @@ with warnings.catch_warnings():
     LOADED = (aws.lambda_.Function, aws.s3.Bucket)
 
 
-def free_place(folder: Path) -> Place:
-    """A place for a sandbox on two ports that nothing listens on."""
+def free_instance(folder: Path) -> Instance:
+    """A sandbox to be, on two ports that nothing listens on."""
     with socket.socket() as one, socket.socket() as two:
         for probe in (one, two):
             probe.bind(("127.0.0.1", 0))
-        return Place(folder=folder, port=one.getsockname()[1], mqtt_port=two.getsockname()[1])
+        return Instance(folder=folder, port=one.getsockname()[1], mqtt_port=two.getsockname()[1])
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """An empty place; what the test starts there is ended after it."""
-    place = free_place(tmp_path / "sandbox")
-    yield place
-    session.down(place)
+def instance(tmp_path: Path) -> Iterator[Instance]:
+    """A sandbox to be; what the test starts there is ended after it."""
+    instance = free_instance(tmp_path / "sandbox")
+    yield instance
+    session.down(instance)
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """The deployed `local` stack with five devices, all of them on 2.1.0, the last good release."""
-    place = free_place(tmp_path_factory.mktemp("fleet") / "sandbox")
+    instance = free_instance(tmp_path_factory.mktemp("fleet") / "sandbox")
     try:
-        fleet = Fleet(place)
+        fleet = Fleet(instance)
         fleet.connect()
         fleet.proved("2.1.0")
         yield fleet
         fleet.disconnect()
     finally:
-        session.down(place)
+        session.down(instance)

@@ -17,14 +17,19 @@ from unittest import mock
 import boto3
 from botocore.config import Config
 
+from cloud.shadows import Reported
+from components.stack_file import ROOT, read_configuration
+from device.agent import Device, Faults
 from firmware.make_sample import image
-from ops.__main__ import main as operate
-from rollout.release import sha256
+from ops import local_aws
+from ops.main import main as operate
+from rollout.codec import sha256_hex
+from rollout.names import ROLLBACK, StackOutput
+from rollout.observed import LIVE
 from rollout.state import State
-from sandbox import clients, ministack, session
-from sandbox.deploy import configuration, deploy
-from sandbox.device import Device, Faults
-from sandbox.place import ROOT, Place
+from sandbox import ministack, session
+from sandbox.deploy import STACK_FILE, deploy
+from sandbox.instance import Instance
 from sandbox.session import Sandbox
 
 HARDWARE, FACTORY = "gateway-a1", "2.0.0"
@@ -48,7 +53,6 @@ Clients = Callable[[str], Any]
 """The boto3 client of a service."""
 NO_FAULTS = Faults()
 WAIT_SECONDS = 30.0
-LIVE = ("IN_PROGRESS", "SCHEDULED")
 
 
 def wait_for(what: str, true: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
@@ -61,25 +65,25 @@ def wait_for(what: str, true: Callable[[], Any], seconds: float = WAIT_SECONDS) 
 
 
 class Fleet:
-    """The stack in a place of its own. Its first release is offered to nobody: no device is
+    """The stack in a sandbox of its own. Its first release is offered to nobody: no device is
     connected yet."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.region = configuration(ROOT, {})[1]["aws:region"]
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.region = read_configuration(ROOT / STACK_FILE)["aws:region"]
         self.answers: list[dict[str, Any]] = []
         """Of every run of the controller that a test waited for."""
         self._images: dict[str, bytes] = {}
         self._online: dict[str, Device] = {}
-        ministack.start(place)
+        ministack.start(instance)
         self.client("s3").create_bucket(Bucket=IMAGES)
         self.ship("2.1.0")
-        self.sandbox: Sandbox = session.connect(place)
+        self.sandbox: Sandbox = session.connect(instance)
         self.configs = {config.serial: config for config in self.sandbox.device_configs()}
 
     def client(self, service: str) -> Any:
         """A client of the account's root."""
-        return clients.client(service, self.place.port, self.region)
+        return local_aws.client(service, self.instance.port, self.region)
 
     def client_as(self, key: str, secret: str, token: str | None = None) -> Clients:
         """Clients with credentials that policies are held against."""
@@ -99,11 +103,11 @@ class Fleet:
     def role(self, name: str) -> Clients:
         """A session of one of the stack's roles, which an administrator lets the account assume for
         a moment."""
-        iam, arn = self.client("iam"), f"arn:aws:iam::{clients.ACCOUNT}:role/{name}"
+        iam, arn = self.client("iam"), f"arn:aws:iam::{local_aws.ACCOUNT}:role/{name}"
         trust = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
         account = {
             "Effect": "Allow",
-            "Principal": {"AWS": clients.ACCOUNT},
+            "Principal": {"AWS": local_aws.ACCOUNT},
             "Action": "sts:AssumeRole",
         }
         iam.update_assume_role_policy(
@@ -134,21 +138,21 @@ class Fleet:
             Bucket=IMAGES, Key=version, Body=content, ChecksumAlgorithm="SHA256"
         )
         deploy(
-            self.place,
+            self.instance,
             overrides=self._overrides(version, content, gates or {}, rollout),
             say=_no_rebuild,
         )
-        return sha256(content)
+        return sha256_hex(content)
 
     def _overrides(
         self, version: str, content: bytes, gates: Mapping[str, Any], rollout: dict[str, Any]
     ) -> dict[str, Any]:
-        fleet = json.loads(configuration(ROOT, {})[1]["iot-ota:fleet"])
+        fleet = json.loads(read_configuration(ROOT / STACK_FILE)["iot-ota:fleet"])
         places = [("canary", serial) for serial in CANARY] + [("broad", serial) for serial in BROAD]
         firmware = {
             "version": version,
             "image": f"s3://{IMAGES}/{version}",
-            "sha256": sha256(content),
+            "sha256": sha256_hex(content),
             "size": len(content),
         }
         changed = {ring: {**GATES[ring], **gates.get(ring, {})} for ring in GATES}
@@ -175,7 +179,9 @@ class Fleet:
         return self.until(
             f"{version} to be the last good release",
             lambda s: (
-                s.candidate is None and s.last_good is not None and s.last_good.version == version
+                s.candidate is None
+                and s.last_good is not None
+                and str(s.last_good.version) == version
             ),
         )
 
@@ -220,7 +226,7 @@ class Fleet:
     @contextlib.contextmanager
     def controller_down(self) -> Iterator[None]:
         """Whoever calls the function meanwhile is refused."""
-        function = {"FunctionName": self.sandbox.outputs["controllerName"]}
+        function = {"FunctionName": self.sandbox.outputs[StackOutput.CONTROLLER_NAME]}
         self.client("lambda").put_function_concurrency(**function, ReservedConcurrentExecutions=0)
         try:
             yield
@@ -229,14 +235,14 @@ class Fleet:
 
     def ops(self, *words: str) -> str:
         """`python -m ops WORDS --sandbox`, which must succeed; what it printed."""
-        place = {
-            "SANDBOX_DIR": self.place.folder,
-            "SANDBOX_PORT": self.place.port,
-            "SANDBOX_MQTT_PORT": self.place.mqtt_port,
+        variables = {
+            "SANDBOX_DIR": self.instance.folder,
+            "SANDBOX_PORT": self.instance.port,
+            "SANDBOX_MQTT_PORT": self.instance.mqtt_port,
         }
         printed = io.StringIO()
         with (
-            mock.patch.dict(os.environ, {name: str(value) for name, value in place.items()}),
+            mock.patch.dict(os.environ, {name: str(value) for name, value in variables.items()}),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(printed),
         ):
@@ -249,23 +255,28 @@ class Fleet:
     def job(self, ring: str) -> str:
         """The id of the job that the candidate, or else the last good release, has in this ring; or
         of the rollback's."""
-        return self.sandbox.names.job(
-            ring, session.shown_offers(self.state, self.sandbox.rings)[ring].sequence
-        )
+        state = self.state
+        offers = dict(state.stable)
+        if state.candidate:
+            offers |= {name: progress.offer for name, progress in state.candidate.rings.items()}
+        if state.rollback:
+            offers[ROLLBACK] = state.rollback.offer
+        return self.sandbox.names.job(ring, offers[ring].sequence)
 
     def job_of_last_good(self, ring: str) -> str:
         """The id of the job that gives the ring what it has proved."""
         return self.sandbox.names.job(ring, self.state.stable[ring].sequence)
 
+    def jobs(self) -> dict[str, str]:
+        """By id: the status of every job of the channel, ended ones too."""
+        return self.sandbox.channel.jobs.statuses()
+
     def live_jobs(self) -> list[str]:
-        return sorted(job for job, status in self.sandbox.jobs().items() if status in LIVE)
+        return sorted(job for job, status in self.jobs().items() if status in LIVE)
 
     def no_ring_has_two_jobs(self) -> None:
         """So it is in quiet: what the ring proved, and nothing beside it."""
-        rings = Counter(
-            job.removeprefix(self.sandbox.names.prefix).rsplit("-", 1)[0]
-            for job in self.live_jobs()
-        )
+        rings = Counter(ring_of(self, job) for job in self.live_jobs())
         assert set(rings.values()) == {1}, rings
 
     def executions(self, job: str) -> dict[str, str]:
@@ -288,12 +299,12 @@ class Fleet:
     def brought_back(self, state: State) -> tuple[str, ...]:
         """The serials in the group of the state's rollback."""
         assert state.rollback is not None, "there was no rollback"
-        return tuple(self.sandbox.rolled_back(state.rollback.offer.sequence))
+        return tuple(self.sandbox.list_rolled_back(state.rollback.offer.sequence))
 
     # Devices
 
     def thing(self, serial: str) -> str:
-        return str(self.sandbox.outputs["deviceNames"][serial])
+        return str(self.sandbox.stack.device_names[serial])
 
     def connect(self, *serials: str, faults: Faults = NO_FAULTS) -> list[Device]:
         """Switches devices on: these, or all that are off."""
@@ -312,10 +323,19 @@ class Fleet:
 
     def runs(self) -> dict[str, str]:
         """By serial: the version that the device's shadow reports."""
-        return {
-            serial: str(firmware.get("version"))
-            for serial, firmware in self.sandbox.reported().items()
-        }
+        return {serial: shadow.version for serial, shadow in self.reported().items()}
+
+    def reported(self) -> dict[str, Reported]:
+        """By serial: what the device's shadow reports; every device has reported."""
+        shadows = self.sandbox.reported()
+        return {serial: shadow for serial, shadow in shadows.items() if shadow}
+
+
+def ring_of(fleet: Fleet, job: str) -> str:
+    """The ring in the id of one of the channel's jobs."""
+    parts = fleet.sandbox.names.split_job(job)
+    assert parts is not None, f"{job} is no job of the channel"
+    return parts[0]
 
 
 def everybody(version: str) -> dict[str, str]:

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from rollout.release import control_key, manifest_key, state_key
-from sandbox.clients import ACCOUNT
-from sandbox.device import DeviceConfig
-from sandbox.link import Endpoint, Link
+from device.agent import DeviceConfig
+from device.connection import Connection
+from ops.local_aws import ACCOUNT
 from tests.sandbox.fleet import (
     CANARY,
     EVERYBODY,
@@ -88,7 +87,9 @@ def connection(
 ) -> Intruder:
     """The device's own certificate, with a client id that may be another's."""
     identity = (config.certificate_pem, config.private_key_pem)
-    return Intruder(fleet.place.mqtt_port, config.ca_pem, client_id or config.thing, identity, will)
+    return Intruder(
+        fleet.instance.mqtt_port, config.ca_pem, client_id or config.thing, identity, will
+    )
 
 
 def denied(call: Callable[..., Any], **parameters: Any) -> bool:
@@ -121,7 +122,11 @@ def test_a_device_reaches_no_other_devices_jobs_and_shadow(
     fleet: Fleet, thief: DeviceConfig
 ) -> None:
     others = [fleet.thing(serial) for serial in EVERYBODY if serial != THIEF]
-    before = fleet.sandbox.reported(), fleet.sandbox.jobs(), fleet.executions(fleet.job("broad"))
+    before = (
+        fleet.sandbox.reported(),
+        fleet.jobs(),
+        fleet.executions(fleet.job("broad")),
+    )
     forged = json.dumps(
         {"state": {"reported": {"firmware": {"version": "6.6.6"}}}, "status": "FAILED"}
     ).encode()
@@ -139,7 +144,7 @@ def test_a_device_reaches_no_other_devices_jobs_and_shadow(
                 assert not me.may_subscribe(f"$aws/things/{other}/{tail}"), f"{tail} of {other}"
     assert before == (
         fleet.sandbox.reported(),
-        fleet.sandbox.jobs(),
+        fleet.jobs(),
         fleet.executions(fleet.job("broad")),
     )
 
@@ -204,7 +209,7 @@ def test_a_certificate_that_is_not_a_devices_opens_nothing(
 
     def connects(made: dict[str, Any], client_id: str) -> bool:
         identity = (made["certificatePem"], made["keyPair"]["PrivateKey"])
-        with Intruder(fleet.place.mqtt_port, thief.ca_pem, client_id, identity) as intruder:
+        with Intruder(fleet.instance.mqtt_port, thief.ca_pem, client_id, identity) as intruder:
             return intruder.connected()
 
     loose = iot.create_keys_and_certificate(setAsActive=True)
@@ -229,9 +234,9 @@ def test_a_client_without_a_certificate_or_on_another_interface_finds_no_door(
     fleet: Fleet, thief: DeviceConfig
 ) -> None:
     for client_id in (thief.thing, "anything"):
-        with Intruder(fleet.place.mqtt_port, thief.ca_pem, client_id) as nobody:
+        with Intruder(fleet.instance.mqtt_port, thief.ca_pem, client_id) as nobody:
             assert not nobody.connected()
-    for port in (fleet.place.port, fleet.place.mqtt_port):
+    for port in (fleet.instance.port, fleet.instance.mqtt_port):
         with (
             socket.socket() as elsewhere
         ):  # 127.0.0.2 is this machine too, and is not the address that the sandbox listens on
@@ -251,21 +256,10 @@ def url(fleet: Fleet, thief: DeviceConfig) -> str:
             s.candidate and "broad" in s.candidate.rings and s.candidate.rings["broad"].offer.seen
         ),
     )
-    device = Link(
-        Endpoint(
-            thing=thief.thing,
-            certificate_pem=thief.certificate_pem,
-            private_key_pem=thief.private_key_pem,
-            ca_pem=thief.ca_pem,
-            host=thief.host,
-            port=thief.port,
-        ),
-        lambda: None,
-        lambda _: None,
-    )
+    device = Connection(thief, lambda: None, lambda _: None)
     device.start()
     try:
-        execution = device.start_next()
+        execution = device.start_next_job()
     finally:
         device.close()
     assert execution is not None
@@ -280,21 +274,21 @@ def test_a_presigned_url_gives_its_image_and_nothing_else(fleet: Fleet, url: str
     firmware = fleet.sandbox.manifest().firmware
     status, body = fetched(url)
     assert (status, len(body)) == (200, firmware.size)
-    channel, bucket = fleet.sandbox.channel, fleet.sandbox.outputs["bucketName"]
-    place = f"/{bucket}/{firmware.key}"
-    assert place in url
+    keys, bucket = fleet.sandbox.names.keys, fleet.sandbox.outputs["bucketName"]
+    path = f"/{bucket}/{firmware.key}"
+    assert path in url
     for other in (
-        f"/{bucket}/{state_key(channel)}",
-        f"/{bucket}/{manifest_key(channel)}",
-        f"/{bucket}/{control_key(channel)}",
+        f"/{bucket}/{keys.state}",
+        f"/{bucket}/{keys.manifest}",
+        f"/{bucket}/{keys.orders}",
         f"/{bucket}/firmware/{FACTORY}/{'0' * 64}.bin",
-        f"/{bucket}/firmware/../{state_key(channel)}",
+        f"/{bucket}/firmware/../{keys.state}",
         f"/{bucket}/",
         f"/{bucket}",
         f"/{IMAGES}/2.1.0",
         "/",
     ):
-        assert fetched(url.replace(place, other))[0] == 403, other
+        assert fetched(url.replace(path, other))[0] == 403, other
     for method, data in (("PUT", b"mine"), ("DELETE", None), ("POST", b""), ("HEAD", None)):
         assert fetched(url, method, data)[0] == 403, method
     longer = url.replace("X-Amz-Expires=", "X-Amz-Expires=1")
@@ -307,7 +301,7 @@ def test_a_presigned_url_gives_its_image_and_nothing_else(fleet: Fleet, url: str
 def test_without_a_signature_nothing_is_read_listed_or_written(fleet: Fleet, url: str) -> None:
     plain = url.partition("?")[0]
     bucket = f"{fleet.sandbox.endpoint}/{fleet.sandbox.outputs['bucketName']}"
-    state = f"{bucket}/{state_key(fleet.sandbox.channel)}"
+    state = f"{bucket}/{fleet.sandbox.names.keys.state}"
     for address in (
         plain,
         bucket,
@@ -325,8 +319,8 @@ def test_without_a_signature_nothing_is_read_listed_or_written(fleet: Fleet, url
 def test_the_presigning_role_reads_images_only_and_its_urls_expire(
     fleet: Fleet, administrator: Clients, url: str
 ) -> None:
-    bucket, channel = fleet.sandbox.outputs["bucketName"], fleet.sandbox.channel
-    name = f"{fleet.sandbox.outputs['fleetGroupName']}-{channel}-presign"
+    names, bucket = fleet.sandbox.names, fleet.sandbox.outputs["bucketName"]
+    keys, name = names.keys, names.presign_role
     role = f"arn:aws:iam::{ACCOUNT}:role/{name}"
     assert denied(administrator("sts").assume_role, RoleArn=role, RoleSessionName="me"), (
         "IoT alone may assume it"
@@ -341,7 +335,7 @@ def test_the_presigning_role_reads_images_only_and_its_urls_expire(
     )
     assert (status, b"Request has expired" in body) == (403, True)
 
-    for key in (state_key(channel), manifest_key(channel), control_key(channel)):
+    for key in (keys.state, keys.manifest, keys.orders):
         assert denied(s3.get_object, Bucket=bucket, Key=key)
     assert denied(s3.list_objects_v2, Bucket=bucket)
     assert denied(s3.put_object, **image, Body=b"mine")
@@ -389,15 +383,16 @@ def test_the_controllers_role_does_what_the_controller_does_and_no_more(
     """Of CreateJob, MiniStack holds the job's id against the policy; only AWS holds its targets and
     iam:PassRole too."""
     outputs = fleet.sandbox.outputs
-    bucket, channel = outputs["bucketName"], outputs["channelName"]
+    names, bucket = fleet.sandbox.names, outputs["bucketName"]
+    keys = names.keys
     s3, iot, kms = controller("s3"), controller("iot"), controller("kms")
-    assert s3.get_object(Bucket=bucket, Key=state_key(channel))["Body"].read()
+    assert s3.get_object(Bucket=bucket, Key=keys.state)["Body"].read()
     fleet.client("s3").put_object(Bucket=bucket, Key="secrets/one", Body=b"secret")
     assert denied(s3.get_object, Bucket=bucket, Key="secrets/one")
     assert denied(s3.get_object, Bucket=IMAGES, Key="2.1.0")
-    for key in (manifest_key(channel), control_key(channel), fleet.sandbox.manifest().firmware.key):
+    for key in (keys.manifest, keys.orders, fleet.sandbox.manifest().firmware.key):
         assert denied(s3.put_object, Bucket=bucket, Key=key, Body=b"mine"), key
-    assert denied(s3.delete_object, Bucket=bucket, Key=state_key(channel))
+    assert denied(s3.delete_object, Bucket=bucket, Key=keys.state)
     assert denied(s3.put_bucket_policy, Bucket=bucket, Policy="{}")
 
     other = fleet.client("kms").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")[
@@ -408,7 +403,7 @@ def test_the_controllers_role_does_what_the_controller_does_and_no_more(
         kms.put_key_policy, KeyId=outputs["signingKeyArns"][0], PolicyName="default", Policy="{}"
     )
 
-    ring, fleet_group = outputs["ringGroupNames"]["canary"], outputs["fleetGroupName"]
+    ring = outputs["ringGroupNames"]["canary"]
     target = f"arn:aws:iot:{fleet.region}:{ACCOUNT}:thinggroup/{ring}"
     assert denied(iot.create_job, jobId="another-stacks-job", targets=[target], document="{}")
     assert denied(iot.cancel_job, jobId="another-stacks-job")
@@ -417,7 +412,7 @@ def test_the_controllers_role_does_what_the_controller_does_and_no_more(
     assert denied(iot.create_thing_group, thingGroupName="mine")
     assert denied(iot.create_keys_and_certificate, setAsActive=True)
 
-    presign = f"arn:aws:iam::{ACCOUNT}:role/{fleet_group}-{channel}-presign"
+    presign = f"arn:aws:iam::{ACCOUNT}:role/{names.presign_role}"
     assert denied(controller("sts").assume_role, RoleArn=presign, RoleSessionName="me")
     assert denied(
         controller("lambda").update_function_configuration,
@@ -426,7 +421,7 @@ def test_the_controllers_role_does_what_the_controller_does_and_no_more(
     )
     assert denied(
         controller("sqs").receive_message,
-        QueueUrl=f"{fleet.sandbox.endpoint}/{ACCOUNT}/{outputs['controllerName']}-dead-letters",
+        QueueUrl=f"{fleet.sandbox.endpoint}/{ACCOUNT}/{names.dead_letters}",
     )
 
 
@@ -450,7 +445,7 @@ def metric(fleet: Fleet, name: str) -> float:
     now = datetime.now(UTC)
     own = [
         {"Name": "Suffix", "Value": fleet.sandbox.outputs["suffix"]},
-        {"Name": "Channel", "Value": fleet.sandbox.channel},
+        {"Name": "Channel", "Value": fleet.sandbox.stack.channel_name},
     ]
     points = fleet.client("cloudwatch").get_metric_statistics(
         Namespace="IotOta",
@@ -467,16 +462,16 @@ def metric(fleet: Fleet, name: str) -> float:
 def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(
     fleet: Fleet, administrator: Clients
 ) -> None:
-    s3, place = (
+    s3, stored = (
         administrator("s3"),
-        {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": manifest_key(fleet.sandbox.channel)},
+        {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": fleet.sandbox.names.keys.manifest},
     )
     honest, jobs, alarmed = (
-        s3.get_object(**place)["Body"].read(),
-        fleet.sandbox.jobs(),
+        s3.get_object(**stored)["Body"].read(),
+        fleet.jobs(),
         metric(fleet, "ManifestRefused"),
     )
-    version = json.dumps(fleet.sandbox.manifest().firmware.version).encode()
+    version = json.dumps(str(fleet.sandbox.manifest().firmware.version)).encode()
     for forged in (
         honest.replace(version, b'"6.6.6"'),
         honest.replace(b'"rings"', b'"paused":false,"rings"'),
@@ -484,13 +479,13 @@ def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(
         b"",
     ):
         assert forged != honest
-        s3.put_object(**place, Body=forged)
+        s3.put_object(**stored, Body=forged)
         answer = fleet.wake()
         assert (answer["kind"], answer["did"]) == ("refused", [])
         assert "its SHA-256 is not the one that this deployment announced" in answer["waiting"]
-    assert fleet.sandbox.jobs() == jobs
+    assert fleet.jobs() == jobs
     assert metric(fleet, "ManifestRefused") >= alarmed + 4
-    s3.put_object(**place, Body=honest)
+    s3.put_object(**stored, Body=honest)
     fleet.waits("nothing")
 
 
@@ -510,9 +505,9 @@ def test_an_image_tampered_with_after_the_offer_is_refused_by_the_devices(
     assert {fleet.details(job, serial)["reason"] for serial in CANARY} == {"wrong digest"}
     assert digest in state.refused
     assert fleet.runs() == everybody("2.1.1")
-    assert [name for name in fleet.sandbox.jobs() if name.endswith(job.rsplit("-", 1)[1])] == [
-        job
-    ], "no other ring was offered it"
+    assert [name for name in fleet.jobs() if name.endswith(job.rsplit("-", 1)[1])] == [job], (
+        "no other ring was offered it"
+    )
     fleet.no_ring_has_two_jobs()
 
 
@@ -521,7 +516,7 @@ def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(
 ) -> None:
     with fleet.controller_down():
         fleet.ship("2.3.0")
-        jobs, firmware = fleet.sandbox.jobs(), fleet.sandbox.manifest().firmware
+        jobs, firmware = fleet.jobs(), fleet.sandbox.manifest().firmware
         image = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": firmware.key}
         content = administrator("s3").get_object(**image)["Body"].read()
         administrator("s3").put_object(
@@ -532,7 +527,7 @@ def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(
     assert "has another SHA-256 than the release" in answer["waiting"]
     administrator("s3").delete_object(**image)
     assert "is missing" in fleet.wake()["waiting"]
-    assert fleet.sandbox.jobs() == jobs
+    assert fleet.jobs() == jobs
     administrator("s3").put_object(**image, Body=content, ChecksumAlgorithm="SHA256")
     fleet.proved("2.3.0")
     assert fleet.runs() == everybody("2.3.0")
@@ -541,16 +536,16 @@ def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(
 def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume(
     fleet: Fleet, administrator: Clients
 ) -> None:
-    place = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": state_key(fleet.sandbox.channel)}
+    stored = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": fleet.sandbox.names.keys.state}
     s3 = administrator("s3")
-    versions = s3.list_object_versions(Bucket=place["Bucket"], Prefix=place["Key"])["Versions"]
+    versions = s3.list_object_versions(Bucket=stored["Bucket"], Prefix=stored["Key"])["Versions"]
     oldest = min(versions, key=lambda version: version["LastModified"])["VersionId"]
-    assert denied(s3.put_object, **place, Body=b"{}")
-    assert denied(s3.delete_object, **place)
-    assert denied(s3.delete_object, **place, VersionId=oldest)
+    assert denied(s3.put_object, **stored, Body=b"{}")
+    assert denied(s3.delete_object, **stored)
+    assert denied(s3.delete_object, **stored, VersionId=oldest)
 
-    honest, jobs = s3.get_object(**place)["Body"].read(), fleet.sandbox.jobs()
-    old = s3.get_object(**place, VersionId=oldest)["Body"].read()
+    honest, jobs = s3.get_object(**stored)["Body"].read(), fleet.jobs()
+    old = s3.get_object(**stored, VersionId=oldest)["Body"].read()
     envelope = json.loads(honest)
     unsigned = json.dumps(envelope | {"jws": "a.b.c"}).encode()
     forged = json.dumps(envelope | {"state": envelope["state"] | {"refused": {}}}).encode()
@@ -562,18 +557,18 @@ def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume
         "older": old,
     }.items():
         with unguarded(fleet, administrator):
-            s3.put_object(**place, Body=body) if body is not None else s3.delete_object(**place)
+            s3.put_object(**stored, Body=body) if body is not None else s3.delete_object(**stored)
         answer = fleet.wake()
         assert (answer["outcome"], answer["halt"].split("-")[0]) == ("distrusted", name.strip())
         with unguarded(fleet, administrator):
-            s3.put_object(**place, Body=honest)
+            s3.put_object(**stored, Body=honest)
     assert fleet.wake()["outcome"] == "done", "with the honest state back it goes on"
 
     with unguarded(fleet, administrator):
-        s3.put_object(**place, Body=old)
+        s3.put_object(**stored, Body=old)
     fleet.ship("2.4.0")
     answer = fleet.wake()
-    assert (answer["outcome"], fleet.sandbox.jobs()) == (
+    assert (answer["outcome"], fleet.jobs()) == (
         "distrusted",
         jobs,
     ), "nothing is started from a state that is older than its jobs"

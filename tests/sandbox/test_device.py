@@ -15,14 +15,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from rollout.document import Statement, artifact_url, job_document, jws, signing_input
-from sandbox.device import Device, DeviceConfig, Faults
+from device.agent import Device, DeviceConfig, Faults
+from rollout.job_document import ReleaseStatement, artifact_url, job_document
+from rollout.jws import compact_jws, signing_input
+from rollout.version import Version
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
@@ -46,7 +49,7 @@ def wait_for(what: str, true: Callable[[], Any], seconds: float = 20.0) -> Any:
     return value
 
 
-class Cloud:
+class LocalAws:
     """A MiniStack with one channel: bucket, presign role, signing key, device policy."""
 
     def __init__(self, port: int, mqtt_port: int, folder: Path) -> None:
@@ -72,9 +75,7 @@ class Cloud:
         )
         self.s3.create_bucket(Bucket="firmware")
         self._presign_role(client("iam"))
-        self.key = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")[
-            "KeyMetadata"
-        ]["KeyId"]
+        self.key = self.create_key()
         self.public_key_pem = pem(self.kms.get_public_key(KeyId=self.key)["PublicKey"])
         self.iot.create_policy(policyName="device", policyDocument=json.dumps(device_policy()))
         self.sequence = 0
@@ -94,7 +95,11 @@ class Cloud:
         iam.put_role_policy(RoleName="presign", PolicyName="read", PolicyDocument=policy(read))
         self.presign_role = role["Arn"]
 
-    def born(self, serial: str) -> DeviceConfig:
+    def create_key(self) -> str:
+        made = self.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+        return str(made["KeyMetadata"]["KeyId"])
+
+    def create_device(self, serial: str) -> DeviceConfig:
         """A thing with a certificate, and its device as it leaves the factory."""
         thing = f"fleet-{serial}"
         self.iot.create_thing(thingName=thing)
@@ -112,7 +117,7 @@ class Cloud:
             public_key_pem=self.public_key_pem,
             channel=CHANNEL,
             hardware=HARDWARE,
-            initial_version=FACTORY[0],
+            initial_version=Version(FACTORY[0]),
             initial_sha256=FACTORY[1],
             folder=self.folder / serial,
         )
@@ -122,20 +127,23 @@ class Cloud:
         devices: list[DeviceConfig],
         content: bytes,
         stored: bytes | None = None,
+        version: str = "2.1.0",
         **changes: Any,
     ) -> str:
         """Offers an image to the devices; `stored` is what really lies in S3. Returns the job's
         id."""
         self.sequence += 1
-        told: dict[str, Any] = {
-            "channel": CHANNEL,
-            "hardware": HARDWARE,
-            "version": "2.1.0",
-            "sequence": self.sequence,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "size": len(content),
-        } | changes
-        statement = Statement(**told)
+        statement = replace(
+            ReleaseStatement(
+                channel=CHANNEL,
+                hardware=HARDWARE,
+                version=Version(version),
+                sequence=self.sequence,
+                sha256=hashlib.sha256(content).hexdigest(),
+                size=len(content),
+            ),
+            **changes,
+        )
         key = f"firmware/{statement.version}/{statement.sha256}.bin"
         self.s3.put_object(Bucket="firmware", Key=key, Body=content if stored is None else stored)
         signed = signing_input("iotota-release+jws", self.key, statement)
@@ -145,7 +153,8 @@ class Cloud:
         return self.job(
             devices,
             job_document(
-                jws(signed, signature), artifact_url("firmware", REGION, "amazonaws.com", key)
+                compact_jws(signed, signature),
+                artifact_url("firmware", REGION, "amazonaws.com", key),
             ),
         )
 
@@ -164,7 +173,7 @@ class Cloud:
         found = self.iot.describe_job_execution(jobId=job, thingName=device.thing)["execution"]
         return {"status": found["status"], **found.get("statusDetails", {}).get("detailsMap", {})}
 
-    def ended(self, job: str, device: DeviceConfig) -> dict[str, Any]:
+    def wait_until_ended(self, job: str, device: DeviceConfig) -> dict[str, Any]:
         """The execution, once it is terminal."""
         wait_for(
             f"{device.thing} to end {job}",
@@ -230,7 +239,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     port, mqtt_port, folder = free_port(), free_port(), tmp_path_factory.mktemp("devices")
     environment = os.environ | {
         "GATEWAY_PORT": str(port),
@@ -243,14 +252,14 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
             [sys.executable, "-m", "ministack"], env=environment, stdout=log, stderr=log, cwd=folder
         )
         try:
-            wait_for("MiniStack", lambda: healthy(port))
-            yield Cloud(port, mqtt_port, folder)
+            wait_for("MiniStack", lambda: is_up(port))
+            yield LocalAws(port, mqtt_port, folder)
         finally:
             server.terminate()
             server.wait()
 
 
-def healthy(port: int) -> bool:
+def is_up(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://localhost:{port}/_ministack/health") as answer:
             return bool(answer.status == 200)
@@ -274,18 +283,19 @@ def run() -> Iterator[Callable[..., Device]]:
 
 
 def test_twenty_devices_install_a_release_and_say_so(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    fleet = [cloud.born(f"many-{number:02}") for number in range(20)]
+    fleet = [aws.create_device(f"many-{number:02}") for number in range(20)]
     devices = [run(config) for config in fleet]
     for config in fleet:
         wait_for(
-            "the factory image in the shadow", functools.partial(reports, cloud, config, FACTORY[0])
+            "the factory image in the shadow",
+            functools.partial(has_reported, aws, config, FACTORY[0]),
         )
     started = time.monotonic()
     content = image("2.1.0")
-    job = cloud.release(fleet, content)
-    ends = [cloud.ended(job, config) for config in fleet]
+    job = aws.release(fleet, content)
+    ends = [aws.wait_until_ended(job, config) for config in fleet]
     took = time.monotonic() - started
     assert {end["status"] for end in ends} == {"SUCCEEDED"}
     assert ends[0] == {
@@ -297,9 +307,9 @@ def test_twenty_devices_install_a_release_and_say_so(
     firmware = {
         "version": "2.1.0",
         "sha256": hashlib.sha256(content).hexdigest(),
-        "sequence": cloud.sequence,
+        "sequence": aws.sequence,
     }
-    assert [cloud.shadow(config) for config in fleet] == [
+    assert [aws.shadow(config) for config in fleet] == [
         {"firmware": firmware, "hardware": HARDWARE}
     ] * 20
     assert took < 10, f"20 devices took {took:.1f} s"
@@ -310,73 +320,75 @@ def test_twenty_devices_install_a_release_and_say_so(
     ]
 
 
-def reports(cloud: Cloud, config: DeviceConfig, version: str) -> bool:
+def has_reported(aws: LocalAws, config: DeviceConfig, version: str) -> bool:
     try:
-        return bool(cloud.shadow(config)["firmware"]["version"] == version)
-    except cloud.data.exceptions.ResourceNotFoundException:
+        return bool(aws.shadow(config)["firmware"]["version"] == version)
+    except aws.data.exceptions.ResourceNotFoundException:
         return False
 
 
 def test_a_job_queued_while_the_device_was_away_is_found(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("away")
-    job = cloud.release([config], image("2.1.0"))
+    config = aws.create_device("away")
+    job = aws.release([config], image("2.1.0"))
     run(config)
-    assert cloud.ended(job, config)["status"] == "SUCCEEDED"
+    assert aws.wait_until_ended(job, config)["status"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(
     "step", ["checking", "downloading", "installing", "rebooting", "self-test", "reporting"]
 )
 def test_a_device_that_dies_in_mid_update_returns_and_ends_it(
-    cloud: Cloud, run: Callable[..., Device], step: Any
+    aws: LocalAws, run: Callable[..., Device], step: Any
 ) -> None:
-    config = cloud.born(f"dies-{step}")
-    job = cloud.release([config], image("2.1.0"))
+    config = aws.create_device(f"dies-{step}")
+    job = aws.release([config], image("2.1.0"))
     device = run(config, faults=Faults(die_at=step))
     assert device.died.wait(20)
     device.stop()
-    assert cloud.execution(job, config)["status"] == "IN_PROGRESS"
+    assert aws.execution(job, config)["status"] == "IN_PROGRESS"
     run(config)
-    assert cloud.ended(job, config)["status"] == "SUCCEEDED"
-    assert cloud.shadow(config)["firmware"]["version"] == "2.1.0"
+    assert aws.wait_until_ended(job, config)["status"] == "SUCCEEDED"
+    assert aws.shadow(config)["firmware"]["version"] == "2.1.0"
 
 
 def test_a_bad_image_reverts_itself_and_the_way_back_is_open(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("bad-image")
+    config = aws.create_device("bad-image")
     run(config)
     good = image("2.1.0")
-    assert cloud.ended(cloud.release([config], good), config)["status"] == "SUCCEEDED"
-    end = cloud.ended(cloud.release([config], image("2.3.0", "fail"), version="2.3.0"), config)
+    assert aws.wait_until_ended(aws.release([config], good), config)["status"] == "SUCCEEDED"
+    end = aws.wait_until_ended(
+        aws.release([config], image("2.3.0", "fail"), version="2.3.0"), config
+    )
     assert (end["status"], end["reason"], end["version"]) == ("FAILED", "self-test failed", "2.1.0")
-    assert cloud.shadow(config)["firmware"]["version"] == "2.1.0"
-    way_back = cloud.ended(cloud.release([config], good, downgrade=True), config)
+    assert aws.shadow(config)["firmware"]["version"] == "2.1.0"
+    way_back = aws.wait_until_ended(aws.release([config], good, downgrade=True), config)
     assert (way_back["status"], way_back["reason"]) == ("SUCCEEDED", "already installed")
-    assert cloud.shadow(config)["firmware"]["sequence"] == cloud.sequence
+    assert aws.shadow(config)["firmware"]["sequence"] == aws.sequence
 
 
 def test_a_rollback_installs_the_older_image_and_its_document_is_refused_when_replayed(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("rollback")
+    config = aws.create_device("rollback")
     run(config)
     for version, downgrade in (("2.2.0", False), ("2.1.0", True), ("2.4.0", False)):
-        job = cloud.release([config], image(version), version=version, downgrade=downgrade)
-        assert cloud.ended(job, config)["status"] == "SUCCEEDED"
+        job = aws.release([config], image(version), version=version, downgrade=downgrade)
+        assert aws.wait_until_ended(job, config)["status"] == "SUCCEEDED"
         if downgrade:
-            rollback = cloud.iot.get_job_document(jobId=job)["document"]
-    end = cloud.ended(cloud.job([config], rollback), config)
+            rollback = aws.iot.get_job_document(jobId=job)["document"]
+    end = aws.wait_until_ended(aws.job([config], rollback), config)
     assert (end["status"], end["reason"]) == ("REJECTED", "stale sequence")
-    assert cloud.shadow(config)["firmware"]["version"] == "2.4.0"
+    assert aws.shadow(config)["firmware"]["version"] == "2.4.0"
 
 
 def test_an_image_tampered_with_or_truncated_in_s3_is_refused(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("tampered")
+    config = aws.create_device("tampered")
     run(config)
     content = image("2.1.0")
     for stored, reason in (
@@ -384,68 +396,69 @@ def test_an_image_tampered_with_or_truncated_in_s3_is_refused(
         (content[:-1], "wrong size"),
         (content + b"!", "wrong size"),
     ):
-        end = cloud.ended(cloud.release([config], content, stored), config)
+        end = aws.wait_until_ended(aws.release([config], content, stored), config)
         assert (end["status"], end["reason"], end["version"]) == ("FAILED", reason, FACTORY[0])
 
 
 def test_a_release_for_others_or_by_others_is_refused(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("refuses")
+    config = aws.create_device("refuses")
     run(config)
     content = image("2.1.0")
     assert (
-        cloud.ended(cloud.release([config], content, hardware="gateway-b2"), config)["status"]
+        aws.wait_until_ended(aws.release([config], content, hardware="gateway-b2"), config)[
+            "status"
+        ]
         == "REJECTED"
     )
     assert (
-        cloud.ended(cloud.release([config], content, channel="beta"), config)["reason"]
+        aws.wait_until_ended(aws.release([config], content, channel="beta"), config)["reason"]
         == "other channel"
     )
-    honest, cloud.key = (
-        cloud.key,
-        cloud.kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"][
-            "KeyId"
-        ],
-    )
+    channel_key, aws.key = aws.key, aws.create_key()
     try:
-        end = cloud.ended(cloud.release([config], content), config)
+        end = aws.wait_until_ended(aws.release([config], content), config)
     finally:
-        cloud.key = honest
+        aws.key = channel_key
     assert (end["status"], end["reason"]) == ("FAILED", "bad signature")
 
 
 def test_a_job_cancelled_in_mid_update_is_dropped_and_the_next_one_taken(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("cancelled")
-    said: list[str] = []
-    run(config, faults=Faults(seconds_per_step=0.3), on_progress=lambda _, text: said.append(text))
-    job = cloud.release([config], image("2.1.0"))
-    wait_for(
-        "the download to begin", lambda: cloud.execution(job, config).get("step") == "downloading"
+    config = aws.create_device("cancelled")
+    notices: list[str] = []
+    run(
+        config,
+        faults=Faults(seconds_per_step=0.3),
+        on_progress=lambda _, text: notices.append(text),
     )
-    cloud.iot.cancel_job(jobId=job, force=True)
-    after = cloud.release([config], image("2.2.0"), version="2.2.0")
-    assert cloud.ended(after, config)["status"] == "SUCCEEDED"
-    assert cloud.execution(job, config)["status"] == "CANCELED"
-    assert f"{job} ended meanwhile: CANCELED" in said
-    assert not any("2.1.0: rebooting" in text for text in said)
+    job = aws.release([config], image("2.1.0"))
+    wait_for(
+        "the download to begin", lambda: aws.execution(job, config).get("step") == "downloading"
+    )
+    aws.iot.cancel_job(jobId=job, force=True)
+    after = aws.release([config], image("2.2.0"), version="2.2.0")
+    assert aws.wait_until_ended(after, config)["status"] == "SUCCEEDED"
+    assert aws.execution(job, config)["status"] == "CANCELED"
+    assert f"{job} ended meanwhile: CANCELED" in notices
+    assert not any("2.1.0: rebooting" in text for text in notices)
 
 
 def test_a_lost_connection_comes_back_and_the_job_made_meanwhile_is_found(
-    cloud: Cloud, run: Callable[..., Device]
+    aws: LocalAws, run: Callable[..., Device]
 ) -> None:
-    config = cloud.born("lost")
-    with Cable(cloud.mqtt_port) as cable:
-        run(DeviceConfig(**{**vars(config), "port": cable.port}))
-        wait_for("the first connection", lambda: reports(cloud, config, FACTORY[0]))
+    config = aws.create_device("lost")
+    with Cable(aws.mqtt_port) as cable:
+        run(replace(config, port=cable.port))
+        wait_for("the first connection", lambda: has_reported(aws, config, FACTORY[0]))
         cable.pull()
-        job = cloud.release([config], image("2.1.0"))
+        job = aws.release([config], image("2.1.0"))
         time.sleep(0.5)
-        assert cloud.execution(job, config)["status"] == "QUEUED"
+        assert aws.execution(job, config)["status"] == "QUEUED"
         cable.plug()
-        assert cloud.ended(job, config)["status"] == "SUCCEEDED"
+        assert aws.wait_until_ended(job, config)["status"] == "SUCCEEDED"
 
 
 class Cable:
@@ -480,15 +493,15 @@ class Cable:
     def _accept(self) -> None:
         while True:
             try:
-                near, _ = self._listener.accept()
+                device_end, _ = self._listener.accept()
             except OSError:
                 return
             if not self._plugged:
-                near.close()
+                device_end.close()
                 continue
-            far = socket.create_connection(("127.0.0.1", self._broker_port))
-            self._ends += [near, far]
-            for source, sink in ((near, far), (far, near)):
+            broker_end = socket.create_connection(("127.0.0.1", self._broker_port))
+            self._ends += [device_end, broker_end]
+            for source, sink in ((device_end, broker_end), (broker_end, device_end)):
                 threading.Thread(target=_relay, args=(source, sink), daemon=True).start()
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from sandbox import clients, ministack, session
-from sandbox.deploy import Deployment, deploy, outputs
-from sandbox.place import ROOT, Place, SandboxError
+from components.stack_file import ROOT
+from ops import local_aws
+from sandbox import ministack, session
+from sandbox.deploy import Deployment, deploy, read_outputs
+from sandbox.instance import Instance, SandboxError
 
 HEAD = "import json, os, pulumi\nimport pulumi_aws as aws\n"
 THING = "thing = aws.iot.Thing('thing', name='thing', attributes={'site': 'here'})\n"
@@ -59,8 +61,8 @@ POISON = {
 class Program:
     """A Pulumi program in a folder of its own, and its deployments."""
 
-    def __init__(self, root: Path, place: Place) -> None:
-        self.root, self.place = root, place
+    def __init__(self, root: Path, instance: Instance) -> None:
+        self.root, self.instance = root, instance
         self.said: list[str] = []
         root.mkdir()
         (root / "Pulumi.yaml").write_text("name: small\nruntime: python\n")
@@ -69,22 +71,22 @@ class Program:
     def deploy(self, text: str, **overrides: Any) -> Deployment:
         (self.root / "__main__.py").write_text(HEAD + text)
         settings = {f"small:{key}": value for key, value in overrides.items()}
-        return deploy(self.place, root=self.root, overrides=settings, say=self.said.append)
+        return deploy(self.instance, root=self.root, overrides=settings, say=self.said.append)
 
     def client(self, service: str) -> Any:
-        return clients.client(service, self.place.port, "us-east-1")
+        return local_aws.client(service, self.instance.port, "us-east-1")
 
 
 @pytest.fixture
-def program(tmp_path: Path, place: Place) -> Program:
-    return Program(tmp_path / "program", place)
+def program(tmp_path: Path, instance: Instance) -> Program:
+    return Program(tmp_path / "program", instance)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The AWS calls that deployments make, as `service.method`."""
     made: list[str] = []
-    real = clients.client
+    real = local_aws.client
 
     class Spy:
         def __init__(self, service: str, client: Any) -> None:
@@ -96,7 +98,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return method
 
     monkeypatch.setattr(
-        clients, "client", lambda service, port, region: Spy(service, real(service, port, region))
+        local_aws, "client", lambda service, port, region: Spy(service, real(service, port, region))
     )
     return made
 
@@ -109,13 +111,13 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 
 
 def run(
-    place: Place, *words: str, env: dict[str, str] | None = None, timeout: float = 120
+    instance: Instance, *words: str, env: dict[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """The command line, its output through a pipe."""
     own = {
-        "SANDBOX_DIR": str(place.folder),
-        "SANDBOX_PORT": str(place.port),
-        "SANDBOX_MQTT_PORT": str(place.mqtt_port),
+        "SANDBOX_DIR": str(instance.folder),
+        "SANDBOX_PORT": str(instance.port),
+        "SANDBOX_MQTT_PORT": str(instance.mqtt_port),
     }
     return subprocess.run(
         [sys.executable, "-m", "sandbox", *words],
@@ -131,7 +133,7 @@ def run(
 # Deployments
 
 
-def test_what_did_not_change_costs_one_call_that_asks_for_the_instance(
+def test_what_did_not_change_costs_one_call_that_asks_for_the_token(
     program: Program, calls: list[str]
 ) -> None:
     text = (
@@ -145,7 +147,7 @@ def test_what_did_not_change_costs_one_call_that_asks_for_the_instance(
     assert (first.created, first.updated, first.unchanged) == (2, 0, 0)
     assert (second.created, second.updated, second.unchanged) == (0, 0, 2)
     assert calls == ["ssm.get_parameter"]
-    assert second.outputs == first.outputs == outputs(program.place)
+    assert second.outputs == first.outputs == read_outputs(program.instance)
     assert first.outputs == {"arn": "arn:aws:iot:us-east-1:000000000000:thing/thing", "key": "word"}
 
 
@@ -238,9 +240,9 @@ def test_an_emptied_or_restarted_local_aws_is_deployed_anew_without_the_old_devi
     program: Program,
 ) -> None:
     program.deploy(THING)
-    device = program.place.folder / "devices" / "0001"
+    device = program.instance.folder / "devices" / "0001"
     device.mkdir(parents=True)
-    ministack.stop(program.place)
+    ministack.stop(program.instance)
     made = program.deploy(THING)
     assert program.said == [
         "the local AWS was stopped or emptied: the sandbox is rebuilt from empty"
@@ -251,7 +253,7 @@ def test_an_emptied_or_restarted_local_aws_is_deployed_anew_without_the_old_devi
 
 def test_a_lost_or_cut_off_record_means_a_rebuild(program: Program) -> None:
     program.deploy(THING)
-    record = program.place.folder / "resources.json"
+    record = program.instance.folder / "resources.json"
     record.write_text(record.read_text()[:40])
     assert program.deploy(THING).created == 1
     assert program.said == ["what was deployed is not on record: the sandbox is rebuilt from empty"]
@@ -267,13 +269,13 @@ def test_a_deployment_killed_half_way_goes_on(program: Program) -> None:
         + "aws.iot.Thing('second', name='second', attributes={'site': thing.arn.apply(die)})\n"
     )
     (program.root / "__main__.py").write_text(HEAD + text)
-    place = (
-        f"Place(folder=Path({str(program.place.folder)!r}), port={program.place.port},"
-        f" mqtt_port={program.place.mqtt_port})"
+    instance = (
+        f"Instance(folder=Path({str(program.instance.folder)!r}), port={program.instance.port},"
+        f" mqtt_port={program.instance.mqtt_port})"
     )
     script = (
-        "from pathlib import Path; from sandbox.deploy import deploy; from sandbox.place import"
-        f" Place; deploy({place}, root=Path({str(program.root)!r}))"
+        "from pathlib import Path; from sandbox.deploy import deploy; from sandbox.instance import"
+        f" Instance; deploy({instance}, root=Path({str(program.root)!r}))"
     )
     dead = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=60)
     assert dead.returncode == -signal.SIGKILL
@@ -296,6 +298,14 @@ CANNOT_BE_MADE = {
     ),
     "aws.s3.Bucket('bucket', bucket='bucket', acl='private')": (
         "aws:s3/bucket:Bucket 'bucket': the sandbox does not know the input acl"
+    ),
+    "aws.cloudwatch.EventRule('rule', name='rule', tags={}, force_destroy=True)": (
+        "aws:cloudwatch/eventRule:EventRule 'rule': Parameter validation failed: Unknown parameter"
+        ' in input: "ForceDestroy", must be one of: Name, ScheduleExpression, EventPattern, State,'
+        " Description, RoleArn, Tags, EventBusName"
+    ),
+    "aws.sqs.Queue('unnamed')": (
+        "aws:sqs/queue:Queue 'unnamed': 'name' is in neither the inputs nor AWS's answer"
     ),
     "aws.get_availability_zones()": (
         "aws:index/getAvailabilityZones:getAvailabilityZones: the sandbox has no handler for this"
@@ -358,65 +368,67 @@ def test_a_function_runs_with_its_roles_rights_and_no_more(program: Program) -> 
 # MiniStack
 
 
-def test_a_start_finds_the_one_that_runs(place: Place) -> None:
-    assert ministack.start(place) == ministack.start(place)
+def test_a_start_finds_the_one_that_runs(instance: Instance) -> None:
+    assert ministack.start(instance) == ministack.start(instance)
 
 
-def test_it_listens_on_loopback_and_writes_only_into_its_folder(place: Place) -> None:
+def test_it_listens_on_loopback_and_writes_only_into_its_folder(instance: Instance) -> None:
     before = set(Path("/tmp").glob("ministack*"))
-    running = ministack.start(place)
-    assert ministack.health(running)["auth"] == "enabled"
+    running = ministack.start(instance)
+    assert running.health()["auth"] == "enabled"
     assert set(Path("/tmp").glob("ministack*")) == before
-    assert place.folder.stat().st_mode & 0o777 == 0o700
+    assert instance.folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("variable", ["SANDBOX_PORT", "SANDBOX_MQTT_PORT"])
 def test_a_port_in_use_is_one_line_with_the_variable_that_changes_it(
-    place: Place, variable: str
+    instance: Instance, variable: str
 ) -> None:
-    port = place.port if variable == "SANDBOX_PORT" else place.mqtt_port
+    port = instance.port if variable == "SANDBOX_PORT" else instance.mqtt_port
     with socket.create_server(("127.0.0.1", port)):
-        done = run(place, "up")
+        done = run(instance, "up")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [done.stderr.strip()]
     assert f"port {port} is in use" in done.stderr
     assert f"{variable}=" in done.stderr
 
 
-def test_a_process_that_has_the_old_id_is_not_touched(place: Place) -> None:
+def test_a_process_that_has_the_old_id_is_not_touched(instance: Instance) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
     ) as other:
-        place.create()
+        instance.create()
         record = {
             "pid": other.pid,
             "token": "0" * 32,
-            "port": place.port,
-            "mqtt_port": place.mqtt_port,
+            "port": instance.port,
+            "mqtt_port": instance.mqtt_port,
         }
-        place.write("ministack.json", json.dumps(record))
-        assert ministack.running(place) is None
-        assert ministack.start(place).pid != other.pid
-        session.down(place)
+        instance.write("ministack.json", json.dumps(record))
+        assert ministack.find(instance) is None
+        assert ministack.start(instance).pid != other.pid
+        session.down(instance)
         assert other.poll() is None
         other.communicate(b"\n")
 
 
 def test_a_killed_ministack_is_said_and_the_next_deployment_recovers(program: Program) -> None:
     program.deploy(THING)
-    os.kill(ministack.start(program.place).pid, signal.SIGKILL)
-    wait_until(lambda: ministack.running(program.place) is None, "it is gone")
+    os.kill(ministack.start(program.instance).pid, signal.SIGKILL)
+    wait_until(lambda: ministack.find(program.instance) is None, "it is gone")
     with pytest.raises(SandboxError, match="MiniStack has stopped: run `make up`"):
-        session.connect(program.place)
+        session.connect(program.instance)
     assert program.deploy(THING).created == 1
 
 
-def test_other_ports_than_the_running_ones_are_refused(place: Place) -> None:
-    ministack.start(place)
+def test_other_ports_than_the_running_ones_are_refused(instance: Instance) -> None:
+    ministack.start(instance)
     with pytest.raises(
-        SandboxError, match=f"already runs on the ports {place.port} and {place.mqtt_port}"
+        SandboxError, match=f"already runs on the ports {instance.port} and {instance.mqtt_port}"
     ):
-        ministack.start(Place(folder=place.folder, port=place.port + 1, mqtt_port=place.mqtt_port))
+        ministack.start(
+            Instance(folder=instance.folder, port=instance.port + 1, mqtt_port=instance.mqtt_port)
+        )
 
 
 def test_a_poisoned_environment_changes_nothing(
@@ -424,17 +436,17 @@ def test_a_poisoned_environment_changes_nothing(
 ) -> None:
     for name, value in POISON.items():
         monkeypatch.setenv(name, value)
-    clients._session.cache_clear()
-    clients._client.cache_clear()
+    local_aws._session.cache_clear()
+    local_aws._client.cache_clear()
     text = (
         "me = aws.get_caller_identity()\npulumi.export('account', me.account_id)\n" + THING + QUEUE
     )
     assert program.deploy(text).outputs == {"account": "000000000000"}
     for service in ("s3", "sts", "lambda", "iot-data"):
         client = program.client(service)
-        assert client.meta.endpoint_url == f"http://127.0.0.1:{program.place.port}"
+        assert client.meta.endpoint_url == f"http://127.0.0.1:{program.instance.port}"
         assert client.meta.region_name == "us-east-1"
-    environment = Path(f"/proc/{ministack.start(program.place).pid}/environ").read_text()
+    environment = Path(f"/proc/{ministack.start(program.instance).pid}/environ").read_text()
     assert not [name for name in POISON if f"{name}=" in environment]
 
 
@@ -442,22 +454,22 @@ def test_a_poisoned_environment_changes_nothing(
 
 
 def test_down_leaves_nothing_whatever_the_state(program: Program) -> None:
-    place = program.place
-    assert session.down(place) is False, "nothing was there"
+    instance = program.instance
+    assert session.down(instance) is False, "nothing was there"
     program.deploy(THING)
-    running = ministack.start(place)
-    assert session.down(place) is True
-    assert not place.folder.exists()
+    running = ministack.start(instance)
+    assert session.down(instance) is True
+    assert not instance.folder.exists()
     assert ministack.command_line(running.pid) == ""
     program.deploy(THING)
-    os.kill(ministack.start(place).pid, signal.SIGKILL)
-    assert session.down(place) is True, "MiniStack was dead"
-    assert not place.folder.exists()
-    place.create()
-    (place.folder / "resources.json").write_text("{")
-    (place.folder / ".outputs.json.half").write_text("{")
-    assert session.down(place) is True, "half-written"
-    assert not place.folder.exists()
+    os.kill(ministack.start(instance).pid, signal.SIGKILL)
+    assert session.down(instance) is True, "MiniStack was dead"
+    assert not instance.folder.exists()
+    instance.create()
+    (instance.folder / "resources.json").write_text("{")
+    (instance.folder / ".outputs.json.half").write_text("{")
+    assert session.down(instance) is True, "half-written"
+    assert not instance.folder.exists()
 
 
 def test_down_ends_the_functions_that_ministack_runs(program: Program) -> None:
@@ -471,24 +483,24 @@ def test_down_ends_the_functions_that_ministack_runs(program: Program) -> None:
     answer = program.client("lambda").invoke(FunctionName="function")
     worker = int(answer["Payload"].read())
     assert ministack.command_line(worker)
-    session.down(program.place)
+    session.down(program.instance)
     wait_until(lambda: not ministack.command_line(worker), "the function's process is gone")
 
 
-def test_commands_take_turns(place: Place) -> None:
-    with place.locked("python -m sandbox up"):
-        done = run(place, "up")
+def test_commands_take_turns(instance: Instance) -> None:
+    with instance.locked("python -m sandbox up"):
+        done = run(instance, "up")
     assert done.returncode == 1
     assert done.stderr.startswith(
-        f"python -m sandbox up (process {os.getpid()}) is using the sandbox in {place.folder}"
+        f"python -m sandbox up (process {os.getpid()}) is using the sandbox in {instance.folder}"
     )
 
 
-def test_down_ends_a_command_that_is_at_work(place: Place) -> None:
+def test_down_ends_a_command_that_is_at_work(instance: Instance) -> None:
     own = {
-        "SANDBOX_DIR": str(place.folder),
-        "SANDBOX_PORT": str(place.port),
-        "SANDBOX_MQTT_PORT": str(place.mqtt_port),
+        "SANDBOX_DIR": str(instance.folder),
+        "SANDBOX_PORT": str(instance.port),
+        "SANDBOX_MQTT_PORT": str(instance.mqtt_port),
     }
     command = [sys.executable, "-m", "sandbox", "up"]
     with subprocess.Popen(
@@ -498,28 +510,28 @@ def test_down_ends_a_command_that_is_at_work(place: Place) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     ) as up:
-        wait_until(lambda: ministack.running(place) is not None, "MiniStack runs")
-        assert session.down(place) is True
+        wait_until(lambda: ministack.find(instance) is not None, "MiniStack runs")
+        assert session.down(instance) is True
         assert up.wait(10) == 130
         assert up.stderr is not None
         assert (
             up.stderr.read()
             == b"interrupted; the sandbox stays: `make up` goes on, `make down` ends it\n"
         )
-    assert not place.folder.exists()
+    assert not instance.folder.exists()
 
 
-def test_commands_without_a_sandbox_say_what_to_run(place: Place) -> None:
+def test_commands_without_a_sandbox_say_what_to_run(instance: Instance) -> None:
     for words in (["status"], ["release", "2.2.0"]):
-        done = run(place, *words)
+        done = run(instance, *words)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"nothing is deployed in {place.folder}: run `make up` first\n"
-    assert run(place, "down").stdout == "There is no sandbox.\n"
-    assert not place.folder.exists()
+        assert done.stderr == f"nothing is deployed in {instance.folder}: run `make up` first\n"
+    assert run(instance, "down").stdout == "There is no sandbox.\n"
+    assert not instance.folder.exists()
 
 
-def test_the_pulumi_engine_says_that_it_needs_the_cli(place: Place) -> None:
-    done = run(place, "up", env={"ENGINE": "pulumi", "PATH": "/nowhere"})
+def test_the_pulumi_engine_says_that_it_needs_the_cli(instance: Instance) -> None:
+    done = run(instance, "up", env={"ENGINE": "pulumi", "PATH": "/nowhere"})
     assert (done.returncode, done.stderr.partition(":")[0]) == (
         1,
         "ENGINE=pulumi needs the Pulumi CLI",
@@ -529,25 +541,25 @@ def test_the_pulumi_engine_says_that_it_needs_the_cli(place: Place) -> None:
 # The whole
 
 
-def test_up_updates_every_device_and_holds_nobodys_pipe(place: Place) -> None:
+def test_up_updates_every_device_and_holds_nobodys_pipe(instance: Instance) -> None:
     up = run(
-        place, "up", env=POISON
+        instance, "up", env=POISON
     )  # returns although MiniStack stays: nothing of it has this pipe
     assert (up.returncode, up.stderr) == (0, "")
     assert up.stdout.endswith("every device runs 2.1.0, and it is the last good release\n")
-    status = run(place, "status", "--json")
+    status = run(instance, "status", "--json")
     report = json.loads(status.stdout)
     assert {device["version"] for device in report["devices"]} == {"2.1.0"}
     assert len(report["devices"]) == 20
-    assert report["state"]["lastGood"]["version"] == "2.1.0"
+    assert report["status"]["lastGood"]["version"] == "2.1.0"
     assert "PRIVATE KEY" not in status.stdout
-    again = run(place, "up")
+    again = run(instance, "up")
     assert (again.returncode, again.stderr) == (0, "")
     assert " 0 resources created, 0 updated, " in again.stdout
-    unknown = run(place, "release", "9.9.9")
+    unknown = run(instance, "release", "9.9.9")
     assert (unknown.returncode, unknown.stderr) == (
         1,
         "there is no sample image firmware/9.9.9.bin; there are 2.0.0, 2.1.0, 2.2.0, 2.3.0\n",
     )
-    assert run(place, "down").stdout == "The sandbox is gone.\n"
-    assert not place.folder.exists()
+    assert run(instance, "down").stdout == "The sandbox is gone.\n"
+    assert not instance.folder.exists()

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from functions.aws import Clients as ControllerClients
-from functions.aws import Setup
-from functions.controller import Controller
+from cloud.clients import Clients as CloudClients
+from device.agent import Faults
+from functions.controller import Controller, Setup
 from rollout.state import State
-from sandbox.device import Faults
-from tests.sandbox.fleet import BROAD, CANARY, Clients, Fleet, everybody, wait_for
+from tests.sandbox.fleet import BROAD, CANARY, Clients, Fleet, everybody, ring_of, wait_for
 
 AT_ONCE = 2
 """Runs of the controller that are started together."""
@@ -32,7 +31,7 @@ def quiet(fleet: Fleet) -> None:
 
 def jobs_by_ring(fleet: Fleet, jobs: set[str]) -> list[str]:
     """The rings of these jobs, one entry for each job."""
-    return sorted(job.removeprefix(fleet.sandbox.names.prefix).rsplit("-", 1)[0] for job in jobs)
+    return sorted(ring_of(fleet, job) for job in jobs)
 
 
 # The controller, several times at once
@@ -54,14 +53,14 @@ def together(fleet: Fleet, true: Callable[[State], Any]) -> list[str]:
 
 
 def test_controllers_that_run_at_once_make_no_job_twice(fleet: Fleet) -> None:
-    before, outcomes = set(fleet.sandbox.jobs()), list[str]()
+    before, outcomes = set(fleet.jobs()), list[str]()
     for version in ("2.2.0", "2.3.0"):
         digest = fleet.ship(version)
         outcomes += together(
             fleet,
             lambda s, d=digest: s.last_good and s.last_good.sha256 == d and s.candidate is None,  # type: ignore[misc]
         )
-        made = set(fleet.sandbox.jobs()) - before
+        made = set(fleet.jobs()) - before
         assert jobs_by_ring(fleet, made) == ["broad", "canary"], f"{version}: one job a ring"
         assert fleet.runs() == everybody(version)
         before |= made
@@ -71,14 +70,17 @@ def test_controllers_that_run_at_once_make_no_job_twice(fleet: Fleet) -> None:
 
 
 def test_controllers_that_run_at_once_roll_back_once(fleet: Fleet) -> None:
-    before, good = set(fleet.sandbox.jobs()), fleet.state.last_good
+    before, good = set(fleet.jobs()), fleet.state.last_good
     assert good is not None
     fleet.ship("2.5.0", bad=True)
     together(fleet, lambda s: s.rollback and s.rollback.done_at)
-    assert jobs_by_ring(fleet, set(fleet.sandbox.jobs()) - before) == ["canary", "rollback"]
+    assert jobs_by_ring(fleet, set(fleet.jobs()) - before) == [
+        "canary",
+        "rollback",
+    ]
     assert fleet.brought_back(fleet.state) == CANARY
     assert fleet.state.halt is None, "nobody took another run's work for a person's"
-    assert fleet.runs() == everybody(good.version)
+    assert fleet.runs() == everybody(str(good.version))
 
 
 # The controller, killed
@@ -96,14 +98,14 @@ class Mortal:
         self.moments = moments
         self._clients: Clients = fleet.role(fleet.sandbox.outputs["controllerName"])
 
-    def client(self, service: str, config: Any = None) -> Any:
+    def connect(self, service: str) -> Any:
         real, mortal = self._clients(service), self
 
         class Wrapped:
             def __getattr__(self, name: str) -> Callable[..., Any]:
-                def call(**parameters: Any) -> Any:
+                def call(*values: Any, **parameters: Any) -> Any:
                     mortal.strike(name, "before")
-                    answer = getattr(real, name)(**parameters)
+                    answer = getattr(real, name)(*values, **parameters)
                     mortal.strike(name, "after")
                     return answer
 
@@ -124,7 +126,7 @@ def killed_at(fleet: Fleet, calls: set[str], true: Callable[[State], Any]) -> No
     variables = fleet.client("lambda").get_function_configuration(FunctionName=function)[
         "Environment"
     ]["Variables"]
-    setup = Setup.from_env({**variables, "AWS_REGION": fleet.region})
+    setup = Setup.from_environment({**variables, "AWS_REGION": fleet.region})
     moments = {(call, when) for call in calls for when in ("before", "after")}
     mortal = Mortal(fleet, moments)
     deaths, deadline = len(moments), time.monotonic() + 30
@@ -133,7 +135,7 @@ def killed_at(fleet: Fleet, calls: set[str], true: Callable[[State], Any]) -> No
             f"not struck: {moments}; the controller: {fleet.state.waiting.text}"
         )
         try:
-            Controller(setup, ControllerClients(mortal)).run(time.time())
+            Controller(setup, CloudClients(mortal.connect)).run(time.time())
         except Killed:
             deaths -= 1
     assert deaths == 0
@@ -143,7 +145,7 @@ def test_a_controller_that_is_killed_at_every_deed_brings_a_release_to_its_end(
     fleet: Fleet,
 ) -> None:
     before, deeds = (
-        set(fleet.sandbox.jobs()),
+        set(fleet.jobs()),
         {"sign", "put_object", "create_job", "cancel_job", "update_job", "put_metric_data"},
     )
     with fleet.controller_down():
@@ -153,14 +155,17 @@ def test_a_controller_that_is_killed_at_every_deed_brings_a_release_to_its_end(
             deeds,
             lambda s: s.last_good and s.last_good.sha256 == digest and s.candidate is None,
         )
-    assert jobs_by_ring(fleet, set(fleet.sandbox.jobs()) - before) == ["broad", "canary"]
+    assert jobs_by_ring(fleet, set(fleet.jobs()) - before) == [
+        "broad",
+        "canary",
+    ]
     assert fleet.runs() == everybody("2.6.0")
     fleet.wake()
     fleet.no_ring_has_two_jobs()
 
 
 def test_a_controller_that_is_killed_at_every_deed_rolls_back_who_was_exposed(fleet: Fleet) -> None:
-    before = set(fleet.sandbox.jobs())
+    before = set(fleet.jobs())
     deeds = {
         "put_object",
         "create_job",
@@ -171,7 +176,10 @@ def test_a_controller_that_is_killed_at_every_deed_rolls_back_who_was_exposed(fl
     with fleet.controller_down():
         fleet.ship("2.7.0", bad=True)
         killed_at(fleet, deeds, lambda s: s.rollback and s.rollback.done_at)
-    assert jobs_by_ring(fleet, set(fleet.sandbox.jobs()) - before) == ["canary", "rollback"]
+    assert jobs_by_ring(fleet, set(fleet.jobs()) - before) == [
+        "canary",
+        "rollback",
+    ]
     assert fleet.brought_back(fleet.state) == CANARY
     assert fleet.runs() == everybody("2.6.0")
     assert fleet.state.halt is None
@@ -243,7 +251,7 @@ def test_manifest_orders_and_cancelled_jobs_wake_the_controller(fleet: Fleet) ->
     fleet.ship("2.12.0")
     on_its_own(
         "the manifest to be seen",
-        lambda s: s.candidate and s.candidate.firmware.version == "2.12.0",
+        lambda s: s.candidate and str(s.candidate.firmware.version) == "2.12.0",
     )
     job = fleet.job("canary")
     wait_for("the job", lambda: job in fleet.live_jobs())

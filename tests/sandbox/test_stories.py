@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rollout.document import read_statement
+from device.agent import Device, DeviceConfig
+from ops.local_aws import ACCOUNT
+from rollout.job_document import parse_statement
 from rollout.state import State
-from sandbox.clients import ACCOUNT
-from sandbox.device import Device, DeviceConfig
-from tests.sandbox.fleet import BROAD, CANARY, Fleet, everybody, wait_for
+from tests.sandbox.fleet import BROAD, CANARY, Fleet, everybody, ring_of, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +32,12 @@ def sequence_of(job: str) -> str:
 
 def jobs_with(fleet: Fleet, sequence: str) -> set[str]:
     """The rings that were offered something under this sequence."""
-    prefix = fleet.sandbox.names.prefix
-    return {
-        job.removeprefix(prefix).rsplit("-", 1)[0]
-        for job in fleet.sandbox.jobs()
-        if sequence_of(job) == sequence
-    }
+    return {ring_of(fleet, job) for job in fleet.jobs() if sequence_of(job) == sequence}
 
 
 def good_version(state: State) -> str:
     assert state.last_good is not None
-    return state.last_good.version
+    return str(state.last_good.version)
 
 
 # Releases
@@ -55,13 +50,13 @@ def test_a_release_reaches_every_device_ring_by_ring(fleet: Fleet) -> None:
     assert fleet.executions(canary) == dict.fromkeys(CANARY, "SUCCEEDED")
     assert fleet.executions(broad) == dict.fromkeys(BROAD, "SUCCEEDED")
     assert fleet.live_jobs() == sorted([canary, broad]), "what later joiners get"
-    assert {fleet.sandbox.jobs()[job] for job in before} == {"CANCELED"}, (
+    assert {fleet.jobs()[job] for job in before} == {"CANCELED"}, (
         "what was proved before has been replaced"
     )
-    reported = fleet.sandbox.reported()
-    assert {firmware["version"] for firmware in reported.values()} == {"2.2.0"}
+    reported = fleet.reported()
+    assert {firmware.version for firmware in reported.values()} == {"2.2.0"}
     assert (
-        {str(firmware["sequence"]) for firmware in reported.values()}
+        {str(firmware.sequence) for firmware in reported.values()}
         == {sequence_of(canary)}
         == {sequence_of(broad)}
     )
@@ -77,15 +72,15 @@ def test_a_release_reaches_every_device_ring_by_ring(fleet: Fleet) -> None:
 
 def test_a_bad_release_is_stopped_in_canary_and_who_had_it_is_brought_back(fleet: Fleet) -> None:
     good = good_version(fleet.state)
-    before, live = fleet.sandbox.reported(), fleet.live_jobs()
+    before, live = fleet.reported(), fleet.live_jobs()
     digest = fleet.ship("2.3.0", bad=True)
     state = fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
     assert state.rollback is not None
-    (bad,) = state.rollback.exposing
+    (bad,) = state.rollback.exposing_jobs
     assert fleet.executions(bad) == dict.fromkeys(CANARY, "FAILED")
     assert fleet.details(bad, "0001")["reason"] == "self-test failed"
     assert jobs_with(fleet, sequence_of(bad)) == {"canary"}, "the next ring was never offered it"
-    assert fleet.sandbox.jobs()[bad] == "CANCELED"
+    assert fleet.jobs()[bad] == "CANCELED"
 
     way_back = fleet.job("rollback")
     assert fleet.brought_back(state) == CANARY, (
@@ -93,22 +88,22 @@ def test_a_bad_release_is_stopped_in_canary_and_who_had_it_is_brought_back(fleet
     )
     assert fleet.executions(way_back) == dict.fromkeys(CANARY, "SUCCEEDED")
     assert set(fleet.live_jobs()) - set(live) == {way_back}
-    after = fleet.sandbox.reported()
-    assert {firmware["version"] for firmware in after.values()} == {good}
+    after = fleet.reported()
+    assert {firmware.version for firmware in after.values()} == {good}
     assert {serial: after[serial] for serial in BROAD} == {
         serial: before[serial] for serial in BROAD
     }, "never touched"
-    assert {str(after[serial]["sequence"]) for serial in CANARY} == {sequence_of(way_back)}
+    assert {str(after[serial].sequence) for serial in CANARY} == {sequence_of(way_back)}
     assert set(state.refused) == {digest}
     assert good_version(state) == good
 
 
 def test_a_refused_image_is_never_offered_again(fleet: Fleet) -> None:
-    jobs = fleet.sandbox.jobs()
+    jobs = fleet.jobs()
     answer = fleet.wake()
     assert (answer["kind"], answer["did"]) == ("refused", [])
     assert "2.3.0 with this digest is refused" in answer["waiting"]
-    assert fleet.sandbox.jobs() == jobs
+    assert fleet.jobs() == jobs
 
 
 def test_an_old_rollbacks_document_is_refused_when_it_is_replayed(fleet: Fleet) -> None:
@@ -116,8 +111,8 @@ def test_an_old_rollbacks_document_is_refused_when_it_is_replayed(fleet: Fleet) 
     iot, old = fleet.client("iot"), fleet.job("rollback")
     fleet.release("2.4.0")
     document = iot.get_job_document(jobId=old)["document"]
-    assert read_statement(json.loads(document)["release"]).downgrade
-    role = f"{fleet.sandbox.outputs['fleetGroupName']}-{fleet.sandbox.channel}-presign"
+    assert parse_statement(json.loads(document)["release"]).downgrade
+    role = fleet.sandbox.names.presign_role
     iot.create_job(
         jobId="replay",
         targets=[f"arn:aws:iot:{fleet.region}:{ACCOUNT}:thing/{fleet.thing('0001')}"],
@@ -251,7 +246,7 @@ def test_the_stack_file_pauses_halts_and_approves(fleet: Fleet) -> None:
     job = fleet.job("canary")
     fleet.ship("2.9.0", gates=approval, halted=True)
     fleet.waits("halted")
-    assert fleet.sandbox.jobs()[job] == "CANCELED"
+    assert fleet.jobs()[job] == "CANCELED"
     assert fleet.runs() == everybody(good) | dict.fromkeys(CANARY, "2.9.0"), (
         "a halt brings nobody back"
     )
@@ -276,10 +271,10 @@ def test_a_job_that_was_ended_by_hand_stays_so_until_resume(fleet: Fleet, how: s
         iot.delete_job(jobId=proved, force=True)
     state = fleet.waits("halted")
     assert "by hand" in state.waiting.text
-    jobs = fleet.sandbox.jobs()
+    jobs = fleet.jobs()
     for _ in range(3):
         assert fleet.wake()["did"] == []
-    assert fleet.sandbox.jobs() == jobs, "people win"
+    assert fleet.jobs() == jobs, "people win"
     assert fleet.runs() == everybody(good) | dict.fromkeys(CANARY, version)
     assert "offered to ring canary again" in fleet.ops("resume")
     fleet.waits("approval")
@@ -298,7 +293,7 @@ def newcomer(fleet: Fleet) -> Iterator[DeviceConfig]:
     iot, outputs, thing = (
         fleet.client("iot"),
         fleet.sandbox.outputs,
-        f"{fleet.sandbox.outputs['fleetGroupName']}-9999",
+        fleet.sandbox.names.thing("9999"),
     )
     made = iot.create_keys_and_certificate(setAsActive=True)
     iot.create_thing(thingName=thing, thingTypeName=outputs["thingTypeName"])
@@ -308,7 +303,7 @@ def newcomer(fleet: Fleet) -> Iterator[DeviceConfig]:
         **vars(fleet.configs["0005"]),
         "thing": thing,
         "serial": "9999",
-        "folder": fleet.place.folder / "devices" / "9999",
+        "folder": fleet.instance.folder / "devices" / "9999",
     }
     config = DeviceConfig(
         **{
@@ -326,7 +321,7 @@ def newcomer(fleet: Fleet) -> Iterator[DeviceConfig]:
 def test_a_thing_that_joins_a_ring_later_gets_what_the_ring_runs(
     fleet: Fleet, newcomer: DeviceConfig
 ) -> None:
-    good, jobs = good_version(fleet.state), fleet.sandbox.jobs()
+    good, jobs = good_version(fleet.state), fleet.jobs()
     group = fleet.sandbox.outputs["ringGroupNames"]["broad"]
     fleet.client("iot").add_thing_to_thing_group(thingGroupName=group, thingName=newcomer.thing)
     executions = wait_for(
@@ -338,7 +333,7 @@ def test_a_thing_that_joins_a_ring_later_gets_what_the_ring_runs(
         fleet.client("iot-data").get_thing_shadow(thingName=newcomer.thing)["payload"]
     )
     assert shadow["state"]["reported"]["firmware"]["version"] == good
-    assert fleet.sandbox.jobs() == jobs, "through the ring's own job, without the controller"
+    assert fleet.jobs() == jobs, "through the ring's own job, without the controller"
     fleet.client("iot").remove_thing_from_thing_group(
         thingGroupName=group, thingName=newcomer.thing
     )
@@ -354,7 +349,7 @@ def test_destroying_the_stack_ends_its_jobs_and_groups(fleet: Fleet) -> None:
     fleet.ship("2.12.0", bad=True)
     fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
     iot, outputs = fleet.client("iot"), fleet.sandbox.outputs
-    prefix = f"{outputs['fleetGroupName']}-{fleet.sandbox.channel}-rollback-"
+    prefix = fleet.sandbox.names.rollback_group_prefix
 
     def groups() -> list[str]:  # MiniStack does not filter them
         return [

@@ -13,41 +13,42 @@ import jwt
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
+from cloud.clients import Clients
 from functions import controller as module
-from functions.aws import Setup
-from functions.controller import Controller
-from rollout.document import read_statement
+from functions.controller import Controller, Setup
+from rollout.job_document import parse_statement
 from rollout.observed import Alarm
-from rollout.release import AlarmGate, Manifest, state_key
-from tests.simulation.fake_aws import KEY, OTHER_KEY, Fake, no_fault, refusal
+from rollout.release import AlarmGate, Manifest
+from tests.fake_aws import no_fault, refusal
 from tests.simulation.test_decide import GATE, manifest
 from tests.simulation.world import NAMES, World, firmware
+from tests.simulation.world_aws import KEY, OTHER_KEY, WorldAws
 
-STATE = state_key("stable")
+STATE = NAMES.keys.state
 ORDER = {"by": "alice", "at": 0.0, "why": "a test"}
 
 
 @pytest.fixture
-def aws() -> Fake:
+def aws() -> WorldAws:
     """A fleet of 30 on 1.1.0, its last good release, brought there by the controller itself."""
-    fake = Fake(World(manifest("1.1.0"), 30))
+    fake = WorldAws(World(manifest("1.1.0"), 30))
     run(fake, 25)
     assert fake.world.versions() == {"1.1.0"}
     return fake
 
 
-def once(fake: Fake) -> dict[str, Any]:
-    return Controller(fake.setup(), fake).run(fake.world.now)  # type: ignore[arg-type]
+def once(fake: WorldAws) -> dict[str, Any]:
+    return Controller(fake.setup(), Clients(fake.connect)).run(fake.world.now)
 
 
-def run(fake: Fake, minutes: int) -> dict[str, Any]:
+def run(fake: WorldAws, minutes: int) -> dict[str, Any]:
     for _ in range(minutes):
         once(fake)
         fake.world.tick()
     return once(fake)
 
 
-def release(fake: Fake, new: Manifest) -> None:
+def release(fake: WorldAws, new: Manifest) -> None:
     fake.world.manifest = new
     fake.publish(new)
 
@@ -55,13 +56,17 @@ def release(fake: Fake, new: Manifest) -> None:
 # What it does when nothing goes wrong
 
 
-def test_it_offers_a_signed_release_ring_by_ring(aws: Fake) -> None:
+def test_it_offers_a_signed_release_ring_by_ring(aws: WorldAws) -> None:
     release(aws, manifest("1.2.0"))
     assert once(aws)["outcome"] == "done"
     sequence = aws.state["sequence"]
     job = NAMES.job("canary", sequence)
-    claims = read_statement(aws.documents[job]["release"])
-    assert (claims.version, claims.sequence, claims.downgrade) == ("1.2.0", sequence, False)
+    claims = parse_statement(aws.documents[job]["release"])
+    assert (str(claims.version), claims.sequence, claims.downgrade) == (
+        "1.2.0",
+        sequence,
+        False,
+    )
     assert aws.documents[job]["url"].endswith(
         f".s3.us-east-1.amazonaws.com/{firmware('1.2.0').key}}}"
     )
@@ -69,14 +74,14 @@ def test_it_offers_a_signed_release_ring_by_ring(aws: Fake) -> None:
     assert aws.world.versions() == {"1.2.0"}
 
 
-def test_an_idle_minute_writes_nothing_and_signs_nothing(aws: Fake) -> None:
+def test_an_idle_minute_writes_nothing_and_signs_nothing(aws: WorldAws) -> None:
     aws.made.clear()
     assert once(aws)["did"] == []
     assert not {"put_object", "sign", "create_job", "cancel_job", "update_job"} & set(aws.made)
     assert len(aws.made) < 20, f"a minute of doing nothing costs {len(aws.made)} calls"
 
 
-def test_every_run_gives_a_heartbeat_and_counts(aws: Fake) -> None:
+def test_every_run_gives_a_heartbeat_and_counts(aws: WorldAws) -> None:
     assert aws.metric("Heartbeat") == 1
     assert aws.metric("ReleaseFailed") == aws.metric("Held") == aws.metric("ManifestRefused") == 0
     ring = [d for d in aws.metrics if d["Dimensions"][-1] == {"Name": "Ring", "Value": "canary"}]
@@ -85,7 +90,7 @@ def test_every_run_gives_a_heartbeat_and_counts(aws: Fake) -> None:
     )
 
 
-def test_the_alarms_of_the_stack_are_found_by_their_short_names(aws: Fake) -> None:
+def test_the_alarms_of_the_stack_are_found_by_their_short_names(aws: WorldAws) -> None:
     gate = replace(
         GATE, alarms=(AlarmGate(name="stack:controller-errors"), AlarmGate(name="shop-errors"))
     )
@@ -103,7 +108,7 @@ def test_the_alarms_of_the_stack_are_found_by_their_short_names(aws: Fake) -> No
 # What it refuses
 
 
-def test_a_manifest_that_was_not_announced_is_refused_and_nothing_is_signed(aws: Fake) -> None:
+def test_a_manifest_that_was_not_announced_is_refused_and_nothing_is_signed(aws: WorldAws) -> None:
     announced = aws.digest
     release(aws, manifest("1.2.0"))
     aws.digest = announced
@@ -115,7 +120,7 @@ def test_a_manifest_that_was_not_announced_is_refused_and_nothing_is_signed(aws:
 
 @pytest.mark.parametrize("image", [None, b"tampered"])
 def test_an_image_that_is_missing_or_another_is_not_released(
-    aws: Fake, image: bytes | None
+    aws: WorldAws, image: bytes | None
 ) -> None:
     release(aws, manifest("1.2.0"))
     del aws.objects[firmware("1.2.0").key]
@@ -126,7 +131,7 @@ def test_an_image_that_is_missing_or_another_is_not_released(
     assert aws.world.versions() == {"1.1.0"}
 
 
-def test_no_release_starts_without_a_way_back(aws: Fake) -> None:
+def test_no_release_starts_without_a_way_back(aws: WorldAws) -> None:
     del aws.objects[firmware("1.1.0").key]
     release(aws, manifest("1.2.0"))
     assert "no way back" in run(aws, 5)["waiting"]
@@ -143,7 +148,7 @@ def replayed(state: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [forged, replayed])
 def test_a_state_that_somebody_changed_is_not_believed(
-    aws: Fake, change: Callable[[dict[str, Any]], None]
+    aws: WorldAws, change: Callable[[dict[str, Any]], None]
 ) -> None:
     document = json.loads(aws.objects[STATE])
     change(document["state"])
@@ -163,17 +168,17 @@ def test_a_state_that_somebody_changed_is_not_believed(
         b"\xff",
     ],
 )
-def test_a_state_that_cannot_be_read_is_not_believed(aws: Fake, body: bytes) -> None:
+def test_a_state_that_cannot_be_read_is_not_believed(aws: WorldAws, body: bytes) -> None:
     aws.objects[STATE] = body
     expect_standstill(aws, "invalid-")
 
 
-def test_a_lost_state_starts_nothing(aws: Fake) -> None:
+def test_a_lost_state_starts_nothing(aws: WorldAws) -> None:
     del aws.objects[STATE]
     expect_standstill(aws, "lost-")
 
 
-def test_an_old_state_put_back_starts_nothing(aws: Fake) -> None:
+def test_an_old_state_put_back_starts_nothing(aws: WorldAws) -> None:
     old = aws.objects[STATE]
     release(aws, manifest("1.2.0"))
     run(aws, 25)
@@ -181,7 +186,9 @@ def test_an_old_state_put_back_starts_nothing(aws: Fake) -> None:
     expect_standstill(aws, "older-")
 
 
-def test_a_state_that_the_key_before_signed_is_believed_while_that_key_is_known(aws: Fake) -> None:
+def test_a_state_that_the_key_before_signed_is_believed_while_that_key_is_known(
+    aws: WorldAws,
+) -> None:
     release(aws, manifest("1.2.0"))
     aws.keys = [OTHER_KEY, KEY]
     assert once(aws)["outcome"] == "done"
@@ -198,7 +205,7 @@ def test_a_state_that_the_key_before_signed_is_believed_while_that_key_is_known(
     assert once(aws)["outcome"] == "distrusted", "signed by a key that is no longer the channel's"
 
 
-def expect_standstill(aws: Fake, halt: str) -> None:
+def expect_standstill(aws: WorldAws, halt: str) -> None:
     """Nothing is made, cancelled or written until a person resumes by name; then a new release
     finds its way."""
     release(aws, manifest("1.5.0"))
@@ -210,16 +217,16 @@ def expect_standstill(aws: Fake, halt: str) -> None:
         aws.made
     )
     assert aws.metric("Held") == aws.metric("Heartbeat") == aws.metric("ManifestRefused") == 1
-    aws.order(resume={"halt": "lost-1", "order": ORDER})
+    aws.write_orders(resume={"halt": "lost-1", "order": ORDER})
     assert run(aws, 2)["outcome"] == "distrusted", "the word for another halt counts for nothing"
     highest = max(d.sequence for d in aws.world.devices.values())
-    aws.order(resume={"halt": answer["halt"], "order": ORDER})
+    aws.write_orders(resume={"halt": answer["halt"], "order": ORDER})
     run(aws, 30)
     assert aws.world.versions() == {"1.5.0"}
     assert aws.state["sequence"] > highest, "devices would refuse a sequence that they have seen"
 
 
-def test_an_unreadable_control_file_is_a_halt(aws: Fake) -> None:
+def test_an_unreadable_control_file_is_a_halt(aws: WorldAws) -> None:
     release(aws, manifest("1.2.0"))
     aws.objects["channels/stable/control.json"] = b"pause!"
     assert run(aws, 5)["kind"] == "halted"
@@ -229,22 +236,22 @@ def test_an_unreadable_control_file_is_a_halt(aws: Fake) -> None:
 # The stack goes away
 
 
-def test_destroy_ends_jobs_and_rollback_groups_and_leaves_other_stacks_alone(aws: Fake) -> None:
+def test_destroy_ends_jobs_and_rollback_groups_and_leaves_other_stacks_alone(aws: WorldAws) -> None:
     aws.world.bad = {"1.2.0"}
     release(aws, manifest("1.2.0"))
     run(aws, 10)
     assert aws.world.groups
-    answer = Controller(aws.setup(), aws).end()  # type: ignore[arg-type]
+    answer = Controller(aws.setup(), Clients(aws.connect)).end()
     assert all(job.status == "CANCELED" for job in aws.world.jobs.values())
     assert not aws.world.groups
     assert not any(job.startswith("ffffffff") for job in answer["jobs"])
 
 
 def test_create_and_update_of_the_stack_wake_nobody(
-    monkeypatch: pytest.MonkeyPatch, aws: Fake
+    monkeypatch: pytest.MonkeyPatch, aws: WorldAws
 ) -> None:
-    monkeypatch.setattr(Setup, "from_env", lambda _env: aws.setup())
-    monkeypatch.setattr(module, "clients", lambda: aws)
+    monkeypatch.setattr(Setup, "from_environment", lambda _env: aws.setup())
+    monkeypatch.setattr(module, "clients", lambda: Clients(aws.connect))
     aws.made.clear()
     assert module.handler({"tf": {"action": "create"}}, None) == {"outcome": "deployed"}
     assert module.handler({"tf": {"action": "update"}}, None) == {"outcome": "deployed"}
@@ -284,7 +291,7 @@ def answer_lost(_name: str, effect: Callable[[], Any]) -> Any:
     raise ReadTimeoutError(endpoint_url="https://iot.us-east-1.amazonaws.com")
 
 
-def overtaken(fake: Fake) -> Fault:
+def overtaken(fake: WorldAws) -> Fault:
     """Another run does all its work just before this call."""
 
     def fault(_name: str, effect: Callable[[], Any]) -> Any:
@@ -296,20 +303,20 @@ def overtaken(fake: Fake) -> Fault:
     return fault
 
 
-def good(fake: Fake) -> None:
+def good(fake: WorldAws) -> None:
     release(fake, manifest("1.2.0"))
 
 
-def bad(fake: Fake) -> None:
+def bad(fake: WorldAws) -> None:
     fake.world.bad_on = {"1.2.0": {d.name for d in fake.world.in_ring("early")}}
     release(fake, manifest("1.2.0"))
 
 
-STORIES: dict[str, tuple[Callable[[Fake], None], set[str]]] = {
+STORIES: dict[str, tuple[Callable[[WorldAws], None], set[str]]] = {
     "good": (good, {"1.2.0"}),
     "bad": (bad, {"1.1.0"}),
 }
-FAULTS: list[tuple[str, Callable[[Fake], Fault]]] = [
+FAULTS: list[tuple[str, Callable[[WorldAws], Fault]]] = [
     *(
         (fault.__name__, lambda _fake, f=fault: f)
         for fault in (killed_before, killed_after, throttled, denied, answer_lost)
@@ -331,18 +338,18 @@ LOOKS = {
 }
 
 
-def snapshot(fake: Fake) -> Fake:
+def snapshot(fake: WorldAws) -> WorldAws:
     return copy.deepcopy(fake, {id(key): key for key in fake.private_keys.values()})
 
 
-def moments(story: str) -> Iterator[tuple[Fake, list[int]]]:
+def moments(story: str) -> Iterator[tuple[WorldAws, list[int]]]:
     """The minutes of a story in which the controller does something, and the numbers of the calls
     to put at fault.
 
     A look that fails before anything was done leaves the run without effect in any minute, so those
     are tried in one.
     """
-    fake = Fake(World(manifest("1.1.0"), 30))
+    fake = WorldAws(World(manifest("1.1.0"), 30))
     run(fake, 25)
     STORIES[story][0](fake)
     first = True
@@ -364,7 +371,7 @@ def moments(story: str) -> Iterator[tuple[Fake, list[int]]]:
 @pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize(("name", "make"), FAULTS)
 def test_a_fault_at_any_call_ends_where_no_fault_would_have(
-    story: str, name: str, make: Callable[[Fake], Fault]
+    story: str, name: str, make: Callable[[WorldAws], Fault]
 ) -> None:
     versions, tried = STORIES[story][1], 0
     for before, calls in moments(story):
@@ -384,7 +391,7 @@ def test_a_fault_at_any_call_ends_where_no_fault_would_have(
     assert tried > 40
 
 
-def settle(fake: Fake) -> None:
+def settle(fake: WorldAws) -> None:
     """Minutes pass until the controller has nothing left to do, 40 at most."""
     for _ in range(40):
         fake.world.tick()
@@ -393,7 +400,7 @@ def settle(fake: Fake) -> None:
             return
 
 
-def faulty_run(fake: Fake, fault: Fault, at: int) -> str | None:
+def faulty_run(fake: WorldAws, fault: Fault, at: int) -> str | None:
     """One run with the fault at its call number `at`; the name of the call that was struck."""
     fake.made.clear()
     struck: list[str] = []

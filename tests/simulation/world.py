@@ -12,19 +12,25 @@ import random
 from dataclasses import dataclass, field, replace
 
 from rollout import actions as act
+from rollout.codec import sha256_hex
 from rollout.decide import decide
-from rollout.observed import ABORTED, Alarm, Counts, Job, Observed, met
-from rollout.release import Firmware, Manifest, Version, sha256
-from rollout.rings import RESERVED, ring_of
-from rollout.state import Control, Names, Offer, State
+from rollout.names import ROLLBACK, Names
+from rollout.observed import ABORT_CANCEL, Alarm, Counts, Job, Observed, is_met
+from rollout.orders import Orders
+from rollout.release import Firmware, Manifest
+from rollout.rings import ring_of
+from rollout.state import Offer, State
+from rollout.version import Version
 
-NAMES = Names(suffix="0123abcd", channel="stable")
+NAMES = Names(fleet="iot-fleet", suffix="0123abcd", channel="stable")
 TERMINAL = {"SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED", "REMOVED"}
 
 
 def firmware(version: str, **changes: object) -> Firmware:
     """A firmware whose digest follows from its version."""
-    made = Firmware(version=version, sha256=sha256(version), size=1000, hardware="gateway-a1")
+    made = Firmware(
+        version=Version(version), sha256=sha256_hex(version), size=1000, hardware="gateway-a1"
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -81,7 +87,7 @@ class World:
         self.state = State()
         self.jobs: dict[str, SimJob] = {}
         self.groups: dict[int, set[str]] = {}
-        self.control = Control()
+        self.orders = Orders()
         self.alarms: dict[str, Alarm] = {}
         self.bad: set[str] = set()
         self.bad_on: dict[str, set[str]] = {}
@@ -96,7 +102,7 @@ class World:
         rollback = self.state.rollback
         rolling = rollback if rollback and rollback.done_at is None else None
         members = self.groups.get(rolling.offer.sequence, set()) if rolling else set()
-        exposed = self.exposed(rolling.exposing) if rolling else set()
+        exposed = self.exposed(rolling.exposing_jobs) if rolling else set()
         jobs = {
             name: Job(
                 status=job.status,  # type: ignore[arg-type]
@@ -109,7 +115,7 @@ class World:
         }
         return Observed(
             jobs=jobs,
-            control=self.control,
+            orders=self.orders,
             alarms=self.alarms,
             groups=frozenset(self.groups),
             enrolled=len(members),
@@ -132,7 +138,7 @@ class World:
         was written."""
         observed = self.observe()
         self.state = decide(self.manifest, self.state, observed, self.now, NAMES)
-        for action in act.actions(self.state, observed, NAMES)[:acts]:
+        for action in act.list_actions(self.state, observed, NAMES)[:acts]:
             self.apply(action)
 
     def apply(self, action: act.Action) -> None:
@@ -154,7 +160,9 @@ class World:
                 self.jobs[action.job].manifest = None
             case act.Enroll():
                 group = self.groups.setdefault(action.sequence, set())
-                group.update(sorted(self.exposed(action.exposing) - group)[: self.enrolled_a_run])
+                group.update(
+                    sorted(self.exposed(action.exposing_jobs) - group)[: self.enrolled_a_run]
+                )
             case act.RemoveGroup():
                 self.groups.pop(action.sequence, None)
 
@@ -187,12 +195,12 @@ class World:
             if (
                 job.manifest
                 and job.status == "IN_PROGRESS"
-                and any(met(job.counts(), c) for c in job.manifest.abort)
+                and any(is_met(job.counts(), c) for c in job.manifest.abort)
             ):
-                self.cancel(name, ABORTED)
+                self.cancel(name, ABORT_CANCEL)
 
     def targets(self, job: SimJob) -> set[str]:
-        if job.create.ring == RESERVED:
+        if job.create.ring == ROLLBACK:
             return self.groups.get(job.create.offer.sequence, set())
         return {device.name for device in self.devices.values() if device.ring == job.create.ring}
 
@@ -222,21 +230,22 @@ class World:
             return "REJECTED"
         if offer.firmware.sha256 == device.runs.sha256:
             return "SUCCEEDED"
-        newer = Version(device.runs.version) > Version(offer.firmware.version)
+        newer = device.runs.version > offer.firmware.version
         if offer.sequence < device.sequence or (newer and not offer.downgrade):
             return "REJECTED"
         return "IN_PROGRESS"
 
     def finish(self, device: Device, job: SimJob) -> None:
         new = job.create.offer.firmware
-        if new.version in self.bricks:
+        version = str(new.version)
+        if version in self.bricks:
             return
-        if new.version in self.bad or device.name in self.bad_on.get(new.version, ()):
+        if version in self.bad or device.name in self.bad_on.get(version, ()):
             job.executions[device.name] = "FAILED"
             return
         job.executions[device.name] = "SUCCEEDED"
         device.runs = new
-        device.history.append(new.version)
+        device.history.append(version)
 
     # What a test asks
 
@@ -247,13 +256,14 @@ class World:
         self.control_run()
 
     def versions(self, ring: str | None = None) -> set[str]:
-        return {d.runs.version for d in self.devices.values() if ring in (None, d.ring)}
+        return {str(d.runs.version) for d in self.devices.values() if ring in (None, d.ring)}
 
     def live(self, ring: str, version: str) -> bool:
         """Whether a job offers this version to the ring now."""
         offers = [job.create for job in self.jobs.values() if job.status == "IN_PROGRESS"]
         return any(
-            create.ring == ring and create.offer.firmware.version == version for create in offers
+            create.ring == ring and str(create.offer.firmware.version) == version
+            for create in offers
         )
 
     def in_ring(self, ring: str) -> list[Device]:

@@ -14,7 +14,7 @@ import runpy
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import Any
 
 import pulumi
 import pulumi_aws as aws
-import yaml
 from pulumi.runtime import mocks, rpc, set_all_config, settings
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from components.stack_file import ROOT as ROOT
+from components.stack_file import read_configuration
+
 STACKS = ("local", "dev", "staging", "prod")
 PROJECT = "iot-ota"
 
@@ -151,9 +152,10 @@ def build(
     preview: bool = False,
     account: Account | None = None,
     stack: str = "unit",
+    folder: Path = ROOT,
 ) -> Graph:
-    """Runs `program`, which makes resources and may return outputs, named, to be kept as
-    exports."""
+    """Runs `program`, which makes resources and may return outputs, named, to be kept as exports;
+    in `folder`, as Pulumi runs a program in its own."""
     graph = Graph(preview)
     fake = _Aws(graph, account or Account())
     # what the run before left: its root, its configuration and its options
@@ -171,7 +173,8 @@ def build(
             graph.exports[name] = Export(known, await output.is_secret())
 
     try:
-        mocks.test(run)()  # type: ignore[no-untyped-call]
+        with chdir(folder):
+            mocks.test(run)()  # type: ignore[no-untyped-call]
     except pulumi.RunError:
         raise
     except Exception as error:
@@ -207,14 +210,8 @@ def whole(stack: str, preview: bool = False) -> Graph:
 
 
 def stack_config(stack: str) -> dict[str, str]:
-    """The configuration of a stack as Pulumi hands it to the program: the project's defaults, then
-    the stack's file."""
-    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    defaults = {
-        f"{PROJECT}:{key}": about["default"] for key, about in project.items() if "default" in about
-    }
-    chosen = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
-    return {key: _text(value) for key, value in (defaults | chosen).items()}
+    """The configuration of a stack as Pulumi hands it to the program."""
+    return read_configuration(ROOT / f"Pulumi.{stack}.yaml")
 
 
 def _text(value: Any) -> str:

@@ -16,20 +16,17 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rollout.codec import camel, canonical, encode
-from rollout.document import (
+from device import connection, download, flash, rules
+from device.rules import load_keys, verify_release
+from rollout.codec import camel_case, canonical_json, encode
+from rollout.job_document import (
     MAX_DOCUMENT,
     OPERATION,
-    RELEASE_TYPE,
-    STATE_TYPE,
-    Statement,
+    ReleaseStatement,
     artifact_url,
-    der_signature,
     job_document,
-    unb64url,
 )
-from sandbox import download, judge, link, slots
-from sandbox.judge import load_keys, verify
+from rollout.jws import RELEASE_TYPE, STATE_TYPE, b64url_decode, der_signature
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONTRACT = (DOCS / "device-contract.md").read_text()
@@ -46,7 +43,7 @@ def example(name: str) -> Any:
     return json.loads((EXAMPLES / name).read_text())
 
 
-def valid(name: str, message: object) -> bool:
+def is_valid(name: str, message: object) -> bool:
     return bool(jsonschema.Draft202012Validator(schema(name)).is_valid(message))
 
 
@@ -86,21 +83,21 @@ def test_every_schema_is_one_and_has_an_example_that_fits() -> None:
     ],
 )
 def test_what_a_schema_refuses(name: str, change: dict[str, Any]) -> None:
-    good = json.loads(
+    message = json.loads(
         min(EXAMPLES.glob(f"{name}*.json"), key=lambda path: "end" in path.stem).read_text()
     )
-    assert valid(name, good)
-    assert not valid(name, good | change)
+    assert is_valid(name, message)
+    assert not is_valid(name, message | change)
 
 
 def test_the_statement_schema_names_exactly_the_statement_s_fields() -> None:
-    told = schema("release-statement")
+    statement = schema("release-statement")
     fields = {
-        camel(field.name): field.default is dataclasses.MISSING
-        for field in dataclasses.fields(Statement)
+        camel_case(field.name): field.default is dataclasses.MISSING
+        for field in dataclasses.fields(ReleaseStatement)
     }
-    assert set(told["properties"]) == set(fields)
-    assert set(told["required"]) == {name for name, required in fields.items() if required}
+    assert set(statement["properties"]) == set(fields)
+    assert set(statement["required"]) == {name for name, required in fields.items() if required}
 
 
 def test_the_controller_s_job_document_fits_its_schema() -> None:
@@ -114,8 +111,8 @@ def test_the_controller_s_job_document_fits_its_schema() -> None:
 
 def test_the_worked_vector_verifies_and_says_what_is_written() -> None:
     keys = load_keys((EXAMPLES / "public-key.txt").read_text())
-    statement = verify(example("job-document.json")["release"], keys)
-    assert isinstance(statement, Statement)
+    statement = verify_release(example("job-document.json")["release"], keys)
+    assert isinstance(statement, ReleaseStatement)
     assert encode(statement) == example("release-statement.json")
     image = (EXAMPLES / "image.bin").read_bytes()
     assert (statement.size, statement.sha256) == (len(image), hashlib.sha256(image).hexdigest())
@@ -125,11 +122,11 @@ def test_the_worked_vector_s_steps_are_as_written() -> None:
     token = example("job-document.json")["release"]
     hashed, _, signature = token.rpartition(".")
     header, payload = hashed.split(".")
-    raw = unb64url(signature)
+    raw = b64url_decode(signature)
     key = load_keys((EXAMPLES / "public-key.txt").read_text())[0]
     steps = {
-        "header": unb64url(header).decode(),
-        "payload": unb64url(payload).decode(),
+        "header": b64url_decode(header).decode(),
+        "payload": b64url_decode(payload).decode(),
         "characters that are hashed": str(len(hashed)),
         "their SHA-256": hashlib.sha256(hashed.encode()).hexdigest(),
         "R": raw[:32].hex(),
@@ -137,29 +134,29 @@ def test_the_worked_vector_s_steps_are_as_written() -> None:
         "key, X": f"{key.public_numbers().x:064x}",
         "key, Y": f"{key.public_numbers().y:064x}",
     }
-    assert {row[0]: row[1].strip("`") for row in table("| Step | Value |")} == steps
-    assert steps["payload"] == canonical(example("release-statement.json"))
+    assert {row[0]: row[1].strip("`") for row in read_table("| Step | Value |")} == steps
+    assert steps["payload"] == canonical_json(example("release-statement.json"))
     key.verify(der_signature(raw), hashed.encode(), ec.ECDSA(hashes.SHA256()))
     with pytest.raises(InvalidSignature):
         key.verify(der_signature(raw), hashed.encode() + b"A", ec.ECDSA(hashes.SHA256()))
 
 
 def test_the_rules_table_has_every_reason_of_the_code_in_its_order() -> None:
-    reasons = [row[3].strip("`") for row in table("| # | If | Then | `reason` |") if row[3]]
+    reasons = [row[3].strip("`") for row in read_table("| # | If | Then | `reason` |") if row[3]]
     assert reasons == [
-        judge.BAD_DOCUMENT,
-        judge.BAD_SIGNATURE,
-        judge.BAD_STATEMENT,
-        judge.OTHER_CHANNEL,
-        judge.OTHER_HARDWARE,
+        rules.BAD_DOCUMENT,
+        rules.BAD_SIGNATURE,
+        rules.BAD_STATEMENT,
+        rules.OTHER_CHANNEL,
+        rules.OTHER_HARDWARE,
         "already installed",
-        judge.STALE_SEQUENCE,
-        judge.BELOW_MINIMUM,
-        judge.NEWER_RUNNING,
+        rules.STALE_SEQUENCE,
+        rules.BELOW_MINIMUM,
+        rules.NEWER_RUNNING,
         download.NO_DOWNLOAD,
         download.WRONG_SIZE,
         download.WRONG_DIGEST,
-        slots.SELF_TEST_FAILED,
+        flash.SELF_TEST_FAILED,
         "installed",
     ]
 
@@ -170,17 +167,21 @@ def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
         f"`{STATE_TYPE}`",
         f'"operation": "{OPERATION}"',
         f"At most {MAX_DOCUMENT:,} characters",
-        f"in {slots.MAX_TRIAL_BOOTS} boots",
-        f"up to {slots.MAX_TRIAL_BOOTS} boots",
-        f"after {download.REFUSALS} refused URLs in a row",
-        f"after {download.ATTEMPTS} attempts in a row",
-        f"no answer in {link.REQUEST_SECONDS} s",
+        f"in {flash.MAX_TRIAL_BOOTS} boots",
+        f"up to {flash.MAX_TRIAL_BOOTS} boots",
+        f"after {download.MAX_REFUSED_URLS} refused URLs in a row",
+        f"after {download.MAX_FRUITLESS_ATTEMPTS} attempts in a row",
+        f"no answer in {connection.REQUEST_TIMEOUT_SECONDS} s",
     ):
         assert text in CONTRACT, f"the contract does not say {text}"
-    for code in (*link.ENDED - {"TerminalStateReached"}, *link.BUSY, "VersionMismatch"):
-        assert any(f"`{code}`" in row[0] for row in table("| `code` | What the device does |")), (
-            code
-        )
+    for code in (
+        *connection.ENDED_CODES - {"TerminalStateReached"},
+        *connection.RETRY_CODES,
+        "VersionMismatch",
+    ):
+        assert any(
+            f"`{code}`" in row[0] for row in read_table("| `code` | What the device does |")
+        ), code
 
 
 def test_every_link_in_the_contract_leads_somewhere() -> None:
@@ -190,7 +191,7 @@ def test_every_link_in_the_contract_leads_somewhere() -> None:
         assert (EXAMPLES / name).exists(), name
 
 
-def table(head: str) -> list[list[str]]:
+def read_table(head: str) -> list[list[str]]:
     """The rows of the table with this head."""
     lines = CONTRACT.splitlines()
     first = lines.index(head) + 2

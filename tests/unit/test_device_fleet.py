@@ -6,10 +6,12 @@ from functools import cache
 
 import pytest
 
-from components import documents
-from components.device_fleet import DeviceFleet, DeviceFleetArgs
-from tests.unit.examples import IOT, LOCATION, NAMES, RING_ARNS, TAGS, P, fleet
-from tests.unit.harness import UNKNOWN, Graph, build
+from components import policies
+from components.arguments import ArgumentsError
+from components.device_fleet import DeclaredDevice, DeviceFleet, DeviceFleetArgs
+from rollout.rings import Share
+from tests.unit.examples import IOT, LOCATION, RING_ARNS, RINGS, SUFFIX, TAGS, P, fleet_args
+from tests.unit.harness import ROOT, UNKNOWN, Graph, build
 
 DEVICE = [
     "fleet-device-0001",
@@ -18,13 +20,8 @@ DEVICE = [
 
 
 @cache
-def made(*, preview: bool = False, keys_in_state: bool = False, devices: int = 1) -> Graph:
-    args = DeviceFleetArgs(
-        names=NAMES,
-        location=LOCATION,
-        fleet=fleet(keys_in_state=keys_in_state, devices=devices),
-        tags=TAGS,
-    )
+def made(*, preview: bool = False, keys_in_state: bool = False, devices: int = 2) -> Graph:
+    args = fleet_args(devices=devices, keys_in_state=keys_in_state)
 
     def program() -> object:
         made = DeviceFleet("fleet", args)
@@ -35,10 +32,81 @@ def made(*, preview: bool = False, keys_in_state: bool = False, devices: int = 1
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_fleet_is_groups_policy_type_and_five_resources_a_device(preview: bool) -> None:
-    shared = ["fleet-group", "fleet-policy", "fleet-ring-broad", "fleet-ring-canary", "fleet-type"]
-    assert made(preview=preview).children("fleet") == sorted([*shared, *DEVICE])
-    assert len(made(preview=preview, devices=4).children("fleet")) == len(shared) + 4 * 5
+    shared = [
+        "fleet-group",
+        "fleet-logs",
+        "fleet-policy",
+        "fleet-ring-broad",
+        "fleet-ring-canary",
+        "fleet-type",
+    ]
+    second = [name.replace("0001", "0002") for name in DEVICE]
+    assert made(preview=preview).children("fleet") == sorted([*shared, *DEVICE, *second])
+    many = made(preview=preview, devices=4, keys_in_state=True)
+    assert len(many.children("fleet")) == len(shared) + 4 * 5
     assert made(preview=preview, devices=0).children("fleet") == shared
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize("protect", [False, True])
+def test_a_fleet_makes_its_own_suffix_and_keeps_it_where_it_is_protected(
+    preview: bool, protect: bool
+) -> None:
+    """Every name holds it: another one would replace everything."""
+
+    def program() -> object:
+        return DeviceFleet("fleet", fleet_args(suffix=None, protect=protect)).stack_outputs()
+
+    graph = build(program, preview=preview)
+    suffix = graph["fleet-suffix"]
+    assert suffix.inputs == {"byteLength": 4}
+    assert (bool(suffix.protect), bool(suffix.retain_on_delete)) == (protect, protect)
+    assert [resource.name for resource in graph if resource.protect] == ["fleet-suffix"] * protect
+    if not preview:
+        group = graph["fleet-group"].inputs["name"]
+        assert group == f"iot-fleet-{graph.exports['suffix'].value}"
+
+
+def test_what_is_left_out_has_the_safe_default() -> None:
+    args = DeviceFleetArgs(hardware="gateway-a1", rings=RINGS)
+    graph = build(lambda: DeviceFleet("gateways", args))
+    assert graph["gateways-suffix"].protect
+    assert graph.of("Thing") == [], "devices are provisioned, or declared by name"
+    assert {group.inputs["retentionInDays"] for group in graph.of("LogGroup")} == {30}
+    tags = {"environment": "production", "fleet": "gateways", "project": "iot-ota"}
+    assert graph["gateways-group"].inputs["tags"] == tags
+    assert graph["gateways-group"].inputs["name"].startswith("gateways-")
+    assert graph["gateways-type"].inputs["name"].endswith("-device")
+
+
+def test_its_mistakes_are_listed_at_once_and_nothing_is_made() -> None:
+    made = []
+    args = DeviceFleetArgs(
+        hardware="gateway a1",
+        rings=[Share(name="Canary", percent=10), Share(name="broad", percent=90.001)],
+        devices=[DeclaredDevice(serial="a b")],
+        environment="prod",
+        keys_in_state=True,
+        suffix="abc",
+        tags={"aws:team": "devices"},
+    )
+    with pytest.raises(ArgumentsError) as raised:
+        build(lambda: made.append(DeviceFleet("gateways_1", args)))
+    assert [mistake.split(": ")[0] for mistake in raised.value.mistakes] == [
+        "gateways_1.suffix",
+        "gateways_1.environment",
+        "gateways_1.tags.aws:team",
+        "gateways_1.rings[0].name",
+        "gateways_1.rings[1].percent",
+        "gateways_1.devices[0].serial",
+        "gateways_1.name",
+        "gateways_1.hardware",
+    ]
+    assert str(raised.value).startswith(
+        "DeviceFleet gateways_1 has 8 mistakes; it was not registered:\n  gateways_1.suffix:"
+        ' "abc"; must be 8 lower-case hexadecimal digits'
+    )
+    assert made == []
 
 
 def test_the_thing_type_makes_its_attributes_searchable() -> None:
@@ -80,7 +148,7 @@ def test_there_is_one_policy_and_it_is_the_documents() -> None:
     (policy,) = graph.of("Policy")
     assert policy.inputs == {
         "name": f"{P}-device",
-        "policy": documents.text(documents.device_policy(LOCATION)),
+        "policy": policies.to_json(policies.device_policy(LOCATION)),
         "tags": TAGS,
     }
 
@@ -103,7 +171,10 @@ def test_a_device_is_a_thing_with_certificate_policy_and_ring() -> None:
                 "site": "lab",
             },
         },
-        "fleet-device-0001-certificate": {"active": True, "csr": "request 1"},
+        "fleet-device-0001-certificate": {
+            "active": True,
+            "csr": (ROOT / "csr" / "0001.csr").read_text(),
+        },
         "fleet-device-0001-policy": {"policy": f"{P}-device", "target": certificate_arn},
         "fleet-device-0001-principal": {"principal": certificate_arn, "thing": f"{P}-0001"},
         "fleet-device-0001-ring": {
@@ -150,6 +221,10 @@ def test_a_destroy_detaches_before_it_deletes() -> None:
 def test_a_stack_exports_its_devices_and_no_key_that_it_does_not_hold() -> None:
     exports = {name: export.value for name, export in made(devices=2).exports.items()}
     assert exports == {
+        "suffix": SUFFIX,
+        "region": "us-east-1",
+        "iotEndpoint": "a1-ats.iot.us-east-1.amazonaws.com",
+        "fleetName": "iot-fleet",
         "thingTypeName": f"{P}-gateway",
         "fleetGroupName": P,
         "ringGroupNames": {"canary": f"{P}-canary", "broad": f"{P}-broad"},
@@ -158,6 +233,10 @@ def test_a_stack_exports_its_devices_and_no_key_that_it_does_not_hold() -> None:
         "deviceRings": {"0001": "canary", "0002": "broad"},
         "deviceCertificates": {
             f"000{n}": f"certificate of fleet-device-000{n}-certificate" for n in (1, 2)
+        },
+        "eventLogGroups": {
+            events: f"/iot-ota/{P}/{events}"
+            for events in ("job-events", "device-registry-events", "thing-group-events")
         },
         "ringArns": RING_ARNS,
     }
@@ -172,7 +251,8 @@ def test_keys_that_aws_makes_are_secret(preview: bool) -> None:
     keys = graph.exports["devicePrivateKeys"]
     assert keys.secret, "a private key is never plain text in the state"
     assert keys.value == {
-        "0001": UNKNOWN if preview else "private key of fleet-device-0001-certificate"
+        serial: UNKNOWN if preview else f"private key of fleet-device-{serial}-certificate"
+        for serial in ("0001", "0002")
     }
     assert [name for name, export in graph.exports.items() if export.secret] == [
         "devicePrivateKeys"

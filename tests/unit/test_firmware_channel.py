@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields, replace
 from functools import cache
+from typing import Any
 
 import pulumi
-import pulumi_aws as aws
 import pytest
 
-from components import documents
+from components import policies
+from components.arguments import ArgumentsError
+from components.device_fleet import DeviceFleet
 from components.firmware_channel import FirmwareChannel, FirmwareChannelArgs
-from components.settings import Image
-from rollout.release import Manifest, sha256
+from components.settings.rollout import pace_value
+from rollout.codec import sha256_hex
+from rollout.release import Abort, Approval, FailureLimit, Gate, Manifest, Pace, Window
 from tests.unit.examples import (
     FIRMWARE,
-    LOCAL_IMAGE,
+    FLEET,
     LOCATION,
     MANIFEST,
     NAMES,
     RING_ARNS,
-    S3_IMAGE,
+    SUFFIX,
     TAGS,
     P,
+    channel_args,
+    fleet_args,
 )
 from tests.unit.harness import PUBLIC_KEY, UNKNOWN, Graph, build
 
@@ -44,25 +51,14 @@ def made(
     *,
     preview: bool = False,
     protect: bool = True,
-    image: Image = LOCAL_IMAGE,
+    in_s3: bool = False,
     opts: pulumi.ResourceOptions | None = None,
     tls_only: bool = True,
     signing_keys: tuple[str, ...] = ("1",),
 ) -> Graph:
     def program() -> object:
-        args = FirmwareChannelArgs(
-            names=NAMES,
-            location=LOCATION,
-            manifest=MANIFEST,
-            image=image,
-            signing_keys=signing_keys,
-            ring_groups=RING_ARNS,
-            devices=[aws.iot.Thing("device", name="device")],
-            log_retention_days=7,
-            notifications=["ops@example.com"],
-            tags=TAGS,
-            protect=protect,
-            tls_only=tls_only,
+        args = channel_args(
+            in_s3=in_s3, protect=protect, tls_only=tls_only, signing_keys=signing_keys
         )
         return FirmwareChannel("channel", args, opts).stack_outputs()
 
@@ -70,11 +66,11 @@ def made(
 
 
 @pytest.mark.parametrize("preview", [False, True])
-@pytest.mark.parametrize("image", [LOCAL_IMAGE, S3_IMAGE])
+@pytest.mark.parametrize("in_s3", [False, True])
 def test_a_channel_is_bucket_image_manifest_key_roles_controller_and_monitoring(
-    preview: bool, image: Image
+    preview: bool, in_s3: bool
 ) -> None:
-    assert made(preview=preview, image=image).children("channel") == sorted(
+    assert made(preview=preview, in_s3=in_s3).children("channel") == sorted(
         [
             *KEPT,
             "channel-artifact",
@@ -115,8 +111,8 @@ def test_the_bucket_is_private_versioned_and_encrypted() -> None:
         },
         "channel-bucket-policy": {
             "bucket": BUCKET,
-            "policy": documents.text(
-                documents.bucket_policy(
+            "policy": policies.to_json(
+                policies.bucket_policy(
                     f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=True
                 )
             ),
@@ -125,7 +121,7 @@ def test_the_bucket_is_private_versioned_and_encrypted() -> None:
 
 
 def test_without_tls_the_policy_says_so() -> None:
-    policy = documents.bucket_policy(f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=False)
+    policy = policies.bucket_policy(f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=False)
     assert made(tls_only=False)["channel-bucket-policy"].document("policy") == policy
 
 
@@ -170,11 +166,11 @@ def test_protect_is_the_default() -> None:
     assert FirmwareChannelArgs.tls_only is True
 
 
-@pytest.mark.parametrize("image", [LOCAL_IMAGE, S3_IMAGE])
+@pytest.mark.parametrize("in_s3", [False, True])
 @pytest.mark.parametrize("protect", [True, False])
-def test_a_protected_component_leaves_its_artifact_replaceable(image: Image, protect: bool) -> None:
+def test_a_protected_component_leaves_its_artifact_replaceable(in_s3: bool, protect: bool) -> None:
     graph = made(
-        image=image,
+        in_s3=in_s3,
         protect=protect,
         opts=pulumi.ResourceOptions(protect=True, retain_on_delete=True),
     )
@@ -189,7 +185,7 @@ def test_an_image_of_the_repository_is_uploaded_under_its_digest(preview: bool) 
     graph = made(preview=preview)
     assert graph["channel-artifact"].inputs == {
         "bucket": BUCKET,
-        "key": f"firmware/2.1.0/{'ab' * 32}.bin",
+        "key": f"firmware/2.1.0/{FIRMWARE.sha256}.bin",
         "source": "firmware/2.1.0.bin",
         "checksumAlgorithm": "SHA256",
         "contentType": "application/octet-stream",
@@ -200,7 +196,7 @@ def test_an_image_of_the_repository_is_uploaded_under_its_digest(preview: bool) 
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_an_image_in_s3_is_copied(preview: bool) -> None:
-    graph = made(preview=preview, image=S3_IMAGE)
+    graph = made(preview=preview, in_s3=True)
     assert graph["channel-artifact"].inputs == {
         "bucket": BUCKET,
         "key": f"firmware/2.1.0/{'ab' * 32}.bin",
@@ -233,7 +229,7 @@ def test_the_manifest_comes_last(preview: bool) -> None:
     needed = {"channel-artifact", *graph.children("channel-controller")}
     assert needed <= graph.before("channel-manifest")
     variables = graph["channel-controller-function"].inputs["environment"]["variables"]
-    assert variables["MANIFEST_SHA256"] == sha256(MANIFEST.text())
+    assert variables["MANIFEST_SHA256"] == sha256_hex(MANIFEST.text())
 
 
 def test_the_signing_key() -> None:
@@ -243,7 +239,7 @@ def test_the_signing_key() -> None:
         "customerMasterKeySpec": "ECC_NIST_P256",
         "keyUsage": "SIGN_VERIFY",
         "deletionWindowInDays": 30,
-        "policy": documents.text(documents.signing_key_policy(LOCATION, CONTROLLER)),
+        "policy": policies.to_json(policies.signing_key_policy(LOCATION, CONTROLLER)),
         "tags": TAGS,
     }
     alias = graph["channel-signing-alias-1"].inputs
@@ -283,33 +279,38 @@ def test_the_controllers_role_is_there_before_the_policies_that_name_it() -> Non
 
 def test_the_roles_trust_one_service_each() -> None:
     graph = made()
-    assert {
-        role.name: role.inputs
-        for role in graph.of("Role")
-        if role.name != "channel-monitoring-event-log-role"
-    } == {
+    assert {role.name: role.inputs for role in graph.of("Role")} == {
         "channel-controller-role": {
             "name": f"{P}-stable-controller",
             "description": "The rollout controller's function",
-            "assumeRolePolicy": documents.text(documents.lambda_trust(LOCATION)),
+            "assumeRolePolicy": policies.to_json(policies.lambda_trust(LOCATION)),
             "tags": TAGS,
         },
         "channel-presign-role": {
             "name": f"{P}-stable-presign",
             "description": "Presigns the URLs of firmware images for devices",
-            "assumeRolePolicy": documents.text(documents.presign_trust(LOCATION, NAMES)),
+            "assumeRolePolicy": policies.to_json(policies.presign_trust(LOCATION, NAMES)),
             "tags": TAGS,
         },
     }
     assert graph["channel-presign-rights"].inputs == {
         "name": "presign",
         "role": f"{P}-stable-presign",
-        "policy": documents.text(documents.presign_policy(f"arn:aws:s3:::{BUCKET}")),
+        "policy": policies.to_json(policies.presign_policy(f"arn:aws:s3:::{BUCKET}")),
     }
 
 
-def test_the_fleet_outlives_the_jobs() -> None:
-    assert "device" in made().before("channel-controller-jobs-end")
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_fleet_outlives_the_jobs(preview: bool) -> None:
+    def program() -> None:
+        fleet = DeviceFleet("fleet", fleet_args())
+        gates = dict.fromkeys(("canary", "broad"), Gate(failure_limit=FailureLimit(minimum=1)))
+        FirmwareChannel("channel", channel_args(fleet=fleet, gates=gates))
+
+    graph = build(program, preview=preview)
+    names = [*graph.children("fleet"), *graph.children("fleet-logs")]
+    made = {name for name in names if graph[name].custom}
+    assert made <= graph.before("channel-controller-jobs-end")
 
 
 def test_a_stack_exports_its_channel() -> None:
@@ -336,16 +337,12 @@ def test_a_stack_exports_its_channel() -> None:
                 "person-needed",
             )
         },
-        "eventLogGroups": {
-            events: f"/iot-ota/{P}/{events}"
-            for events in ("job-events", "device-registry-events", "thing-group-events")
-        },
         "release": {
             "version": "2.1.0",
             "sha256": FIRMWARE.sha256,
-            "size": 65_600,
+            "size": FIRMWARE.size,
             "rings": ["canary", "broad"],
-            "manifestSha256": sha256(MANIFEST.text()),
+            "manifestSha256": sha256_hex(MANIFEST.text()),
         },
     }
     assert exports["signingKeyArns"][0].startswith("arn:aws:kms:us-east-1:123456789012:key/")
@@ -353,7 +350,141 @@ def test_a_stack_exports_its_channel() -> None:
 
 def test_a_preview_shows_what_is_released_and_does_not_ask_for_a_key_that_is_not_there() -> None:
     graph = made(preview=True)
-    assert graph.exports["release"].value["manifestSha256"] == sha256(MANIFEST.text())
+    assert graph.exports["release"].value["manifestSha256"] == sha256_hex(MANIFEST.text())
     assert graph.exports["signingPublicKey"].value is UNKNOWN
     assert "aws:kms/getPublicKey:getPublicKey" not in graph.lookups
     assert json.loads(graph["channel-manifest"].inputs["content"])["firmware"]["version"] == "2.1.0"
+
+
+# The fleet of another stack, and what is asked of the arguments
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_release_to_a_fleet_whose_names_are_not_known_yet_is_known(preview: bool) -> None:
+    """The fleet is in another stack, or made in this very deployment."""
+
+    def program() -> object:
+        suffix: Any = pulumi.UNKNOWN if preview else SUFFIX
+        later: pulumi.Output[str] = pulumi.Output.from_input(suffix)
+        fleet = replace(FLEET, suffix=later, ring_group_arns=None)
+        return FirmwareChannel("channel", channel_args(fleet=fleet)).stack_outputs()
+
+    graph = build(program, preview=preview)
+    manifest = graph["channel-manifest"].inputs
+    assert manifest["content"] == MANIFEST.text()
+    assert manifest["key"] == "channels/stable/release.json"
+    assert manifest["bucket"] == (UNKNOWN if preview else BUCKET)
+    variables = graph["channel-controller-function"].inputs["environment"]["variables"]
+    assert variables["MANIFEST_SHA256"] == sha256_hex(MANIFEST.text())
+    assert variables["RING_GROUP_ARNS"] == (
+        UNKNOWN if preview else json.dumps(RING_ARNS, sort_keys=True)
+    )
+
+
+def test_every_argument_of_a_release_is_in_the_manifest() -> None:
+    gate = Gate(failure_limit=FailureLimit(percent=5.0), soak_minutes=1.5, approval=True)
+    pace = Pace(base_per_minute=10, maximum_per_minute=500)
+    args = channel_args(
+        minimum_version="2.0.0",
+        allow_downgrade=True,
+        channel="beta",
+        devices_per_minute=pace,
+        abort=[Abort(on="FAILED", percent=1.5, minimum=3)],
+        in_progress_timeout_minutes=20,
+        presigned_url_seconds=900,
+        gates={"canary": gate},
+        rollback="forbidden",
+        paused=True,
+        halted=True,
+        approvals=[Approval(ring="canary", sha256="f" * 64)],
+        start_at="2026-12-01T02:00:00Z",
+        window=Window(cron="0 2 * * *", minutes=240),
+    )
+    graph = build(lambda: FirmwareChannel("channel", args).stack_outputs())
+    made = Manifest.parse(graph["channel-manifest"].inputs["content"])
+    own = {"fleet", "version", "image", "sha256", "size", "minimum_version", "allow_downgrade"}
+    others = {field.name for field in fields(FirmwareChannelArgs)} - own
+    assert (str(made.firmware.minimum_version), made.firmware.allow_downgrade) == ("2.0.0", True)
+    assert [ring.gate for ring in made.rings] == [gate, Gate()]
+    assert made.pace == pace
+    for name in others & {field.name for field in fields(Manifest)}:
+        given, found = getattr(args, name), getattr(made, name)
+        assert (tuple(given) if isinstance(given, list) else given) == found, name
+
+
+def test_a_pace_is_written_as_a_stack_file_writes_it() -> None:
+    assert pace_value(Pace(base_per_minute=10, maximum_per_minute=500)) == {
+        "base": 10,
+        "maximum": 500,
+        "factor": 2.0,
+        "increaseAfter": 100,
+        "increaseOn": "succeeded",
+    }
+
+
+def test_its_mistakes_are_listed_at_once_and_nothing_is_made() -> None:
+    made = []
+    args = FirmwareChannelArgs(
+        fleet=replace(FLEET, hardware="a b", suffix="x", ring_group_arns={"canary": "arn"}),
+        version="2.1",
+        image="firmware/2.9.0.bin",
+        sha256="abc",
+        gates={"canary": Gate(minimum_succeeded=0)},
+        devices_per_minute=Pace(base_per_minute=600, maximum_per_minute=500),
+        notifications=["nobody"],
+        tls_only=False,
+    )
+    with pytest.raises(ArgumentsError) as raised:
+        build(lambda: made.append(FirmwareChannel("Stable", args)))
+    assert sorted(mistake.split(": ")[0] for mistake in raised.value.mistakes) == [
+        "Stable.channel",
+        "Stable.devicesPerMinute.base",
+        "Stable.fleet.hardware",
+        "Stable.fleet.ringGroupArns.broad",
+        "Stable.fleet.suffix",
+        "Stable.gates.canary.minimumSucceeded",
+        "Stable.image",
+        "Stable.notifications[0]",
+        "Stable.sha256",
+        "Stable.tlsOnly",
+        "Stable.version",
+    ]
+    for mistake in raised.value.mistakes:
+        assert re.fullmatch(r"Stable\.[^;]+: .+; .+; .+", mistake), (
+            "key: value; what is allowed; the fix, as in a stack file"
+        )
+    assert made == []
+
+
+def test_a_gate_may_not_ask_for_more_than_the_ring_has_declared() -> None:
+    def program() -> None:
+        fleet = DeviceFleet("fleet", fleet_args())
+        FirmwareChannel(
+            "channel", channel_args(fleet=fleet, gates={"canary": Gate(minimum_succeeded=2)})
+        )
+
+    with pytest.raises(ArgumentsError, match="the ring has 1 declared device: it could never pass"):
+        build(program)
+
+
+def test_what_is_no_fleet_is_a_mistake() -> None:
+    with pytest.raises(ArgumentsError, match=r"channel\.fleet: \"gateways\"; must be an object"):
+        build(lambda: FirmwareChannel("channel", channel_args(fleet="gateways")))
+
+
+def test_arguments_can_be_made_of_plain_values() -> None:
+    """As another language, or a stack file, has them."""
+    values = {
+        "version": "2.1.0",
+        "image": "firmware/2.1.0.bin",
+        "sha256": FIRMWARE.sha256,
+        "gates": {"canary": {"soakMinutes": 5}},
+        "window": None,
+    }
+    args = FirmwareChannelArgs.from_values(values, fleet=FLEET)
+    graph = build(lambda: FirmwareChannel("stable", args).stack_outputs())
+    made = Manifest.parse(graph["stable-manifest"].inputs["content"])
+    assert made.rings[0].gate == Gate(soak_minutes=5.0)
+    with pytest.raises(ArgumentsError, match=r"stable\.version: missing"):
+        build(lambda: FirmwareChannel("stable", FirmwareChannelArgs.from_values({}, fleet=FLEET)))

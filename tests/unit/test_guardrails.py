@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.naming import MAX_TAGS
+from components.tags import MAX_TAGS
 from tests.unit.harness import (
     PROJECT,
     STACKS,
@@ -148,7 +148,7 @@ def test_every_service_acts_for_this_account_only(stack: str) -> None:
     """The confused deputy: a service that acts for another customer must not reach this account."""
     granted = [(r, s) for r, s in statements(whole(stack)) if "Service" in s.get("Principal", {})]
     assert len(granted) == 4, (
-        "two roles of the channel, one of monitoring, and the notifications' topic"
+        "two roles of the channel, one of the fleet, and the notifications' topic"
     )
     assert [
         r
@@ -288,7 +288,7 @@ def test_every_child_bears_the_name_of_its_parent(stack: str) -> None:
     assert [
         child for child, parent in children if not child.name.startswith(f"{parent.name}-")
     ] == []
-    assert [r for r in graph if r.custom and r.parent not in by_urn and r.name != "suffix"] == []
+    assert [r for r in graph if r.custom and r.parent not in by_urn] == []
 
 
 def test_arns_are_made_of_partition_region_and_account(stack: str) -> None:

@@ -1,4 +1,4 @@
-"""Monitoring: event logs, alarms, notifications, dashboard."""
+"""Monitoring: alarms, notifications, dashboard."""
 
 from __future__ import annotations
 
@@ -7,149 +7,37 @@ from typing import Any
 
 import pytest
 
-from components import documents, monitoring
-from components.documents import METRIC_NAMESPACE
-from components.monitoring import (
-    ALARM_RULES,
-    EVENT_ROUTES,
-    Monitoring,
-    MonitoringArgs,
-    dashboard,
-    event_sql,
-    job_search,
-)
-from components.naming import ALARMS, EVENT_LOGS
-from tests.unit.examples import LOCATION, NAMES, TAGS, P
-from tests.unit.harness import ROOT, Graph, build
+from components import policies
+from components.dashboard import JOB_METRICS, dashboard, search_jobs
+from components.monitoring import ALARM_RULES, Monitoring, MonitoringArgs
+from rollout.names import ALARMS, EVENT_LOGS, METRIC_NAMESPACE, RING_METRICS, ChannelMetric
+from tests.unit.examples import LOCATION, NAMES, TAGS, P, context, make_controller
+from tests.unit.harness import Graph, build
 
 TOPIC = f"arn:aws:sns:us-east-1:123456789012:{P}-notifications"
-RULE = "iot_fleet_0a1b2c3d"
+FUNCTION = f"{P}-stable-controller"
+QUEUE = f"{FUNCTION}-dead-letters"
 
 
 @cache
-def made(
-    *, preview: bool = False, notifications: tuple[str, ...] = (), tls_only: bool = True
-) -> Graph:
-    args = MonitoringArgs(
-        names=NAMES,
-        location=LOCATION,
-        rings=("canary", "broad"),
-        function_name="the-function",
-        function_log="/aws/lambda/the-function",
-        dead_letters_name="the-queue",
-        log_retention_days=7,
-        notifications=notifications,
-        tags=TAGS,
-        tls_only=tls_only,
-    )
-    return build(lambda: {"dashboardUrl": Monitoring("watch", args).dashboard_url}, preview=preview)
+def made(*, preview: bool = False, notifications: tuple[str, ...] = ()) -> Graph:
+    def program() -> object:
+        args = MonitoringArgs(
+            context=context(),
+            controller=make_controller(),
+            rings=("canary", "broad"),
+            notifications=notifications,
+        )
+        return {"dashboardUrl": Monitoring("watch", args).dashboard_url}
+
+    return build(program, preview=preview)
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_it_is_logs_with_routes_alarms_a_topic_and_a_dashboard(preview: bool) -> None:
-    routes = [f"watch-{rule.replace('_', '-')}-rule" for rule in EVENT_ROUTES]
-    logs = [f"watch-{events}-log" for events in EVENT_LOGS]
+def test_it_is_alarms_a_topic_and_a_dashboard(preview: bool) -> None:
     alarms = [f"watch-{short}-alarm" for short in ALARMS]
-    rest = [
-        "watch-dashboard",
-        "watch-event-log-rights",
-        "watch-event-log-role",
-        "watch-notifications",
-        "watch-notifications-policy",
-    ]
-    assert made(preview=preview).children("watch") == sorted([*routes, *logs, *alarms, *rest])
-
-
-def test_each_kind_of_event_has_a_log_group_named_with_fleet_and_suffix() -> None:
-    assert {group.name: group.inputs for group in made().of("LogGroup")} == {
-        f"watch-{events}-log": {
-            "name": f"/iot-ota/{P}/{events}",
-            "retentionInDays": 7,
-            "tags": TAGS,
-        }
-        for events in EVENT_LOGS
-    }
-
-
-def test_the_routes_fill_the_log_groups() -> None:
-    role = f"arn:aws:iam::123456789012:role/{P}-event-logs"
-    assert {rule.name: rule.inputs for rule in made().of("TopicRule")} == {
-        f"watch-{rule.replace('_', '-')}-rule": {
-            "name": f"{RULE}_{rule}",
-            "description": (
-                f"Writes this stack's {rule.replace('_', ' ')} to the log group {events}"
-            ),
-            "enabled": True,
-            "sqlVersion": "2016-03-23",
-            "sql": event_sql(NAMES, topic, where),
-            "cloudwatchLogs": [{"logGroupName": f"/iot-ota/{P}/{events}", "roleArn": role}],
-            "tags": TAGS,
-        }
-        for rule, (events, topic, where) in EVENT_ROUTES.items()
-    }
-
-
-def test_every_log_group_is_filled() -> None:
-    assert {events for events, _, _ in EVENT_ROUTES.values()} == set(EVENT_LOGS)
-
-
-def test_the_routes_take_this_stacks_events_only() -> None:
-    assert {
-        rule: event_sql(NAMES, topic, where) for rule, (_, topic, where) in EVENT_ROUTES.items()
-    } == {
-        "job_events": (
-            "SELECT * FROM '$aws/events/job/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')"
-        ),
-        "job_execution_events": (
-            "SELECT * FROM '$aws/events/jobExecution/+/+' WHERE regexp_matches(jobId, '^0a1b2c3d-')"
-        ),
-        "thing_events": (
-            f"SELECT * FROM '$aws/events/thing/+/+' WHERE regexp_matches(thingName, '^{P}-')"
-        ),
-        "thing_type_events": (
-            "SELECT * FROM '$aws/events/thingType/+/+' WHERE regexp_matches(thingTypeName,"
-            f" '^{P}-')"
-        ),
-        "thing_type_association_events": (
-            "SELECT * FROM '$aws/events/thingTypeAssociation/thing/+/thingType/+/+' WHERE"
-            f" regexp_matches(thingName, '^{P}-')"
-        ),
-        "thing_group_events": (
-            "SELECT * FROM '$aws/events/thingGroup/+/+' WHERE regexp_matches(thingGroupName,"
-            f" '^{P}(-|$)')"
-        ),
-        "thing_group_membership_events": (
-            "SELECT * FROM '$aws/events/thingGroupMembership/thingGroup/+/thing/+/+' WHERE"
-            f" regexp_matches(topic(5), '^{P}(-|$)')"
-        ),
-        "thing_group_hierarchy_events": (
-            "SELECT * FROM '$aws/events/thingGroupHierarchy/thingGroup/+/childThingGroup/+/+' "
-            f"WHERE regexp_matches(topic(5), '^{P}(-|$)')"
-        ),
-    }
-
-
-def test_the_rules_write_into_these_log_groups_only() -> None:
-    graph = made()
-    assert graph["watch-event-log-role"].inputs == {
-        "name": f"{P}-event-logs",
-        "description": "Topic rules write events into log groups",
-        "assumeRolePolicy": documents.text(documents.event_log_trust(LOCATION, NAMES)),
-        "tags": TAGS,
-    }
-    arns = [
-        f"arn:aws:logs:us-east-1:123456789012:log-group:/iot-ota/{P}/{events}"
-        for events in EVENT_LOGS
-    ]
-    assert graph["watch-event-log-rights"].inputs == {
-        "name": "event-logs",
-        "role": f"{P}-event-logs",
-        "policy": documents.text(documents.log_writing_policy(arns)),
-    }
-    for rule in graph.of("TopicRule"):
-        assert "watch-event-log-rights" in graph.before(rule.name), (
-            "IoT drops what the role may not write"
-        )
+    rest = ["watch-dashboard", "watch-notifications", "watch-notifications-policy"]
+    assert made(preview=preview).children("watch") == sorted([*alarms, *rest])
 
 
 CONTROLLER = {"Suffix": "0a1b2c3d", "Channel": "stable"}
@@ -173,7 +61,7 @@ ALARM_SHAPES: dict[str, dict[str, Any]] = {
     "controller-errors": {
         "namespace": "AWS/Lambda",
         "metricName": "Errors",
-        "dimensions": {"FunctionName": "the-function"},
+        "dimensions": {"FunctionName": FUNCTION},
         "statistic": "Sum",
         "evaluationPeriods": 5,
         "datapointsToAlarm": 3,
@@ -181,7 +69,7 @@ ALARM_SHAPES: dict[str, dict[str, Any]] = {
     "dead-letters": {
         "namespace": "AWS/SQS",
         "metricName": "ApproximateNumberOfMessagesVisible",
-        "dimensions": {"QueueName": "the-queue"},
+        "dimensions": {"QueueName": QUEUE},
     },
 }
 
@@ -227,10 +115,10 @@ def test_each_address_is_subscribed(preview: bool) -> None:
 def test_the_topic_takes_messages_from_alarms() -> None:
     graph = made()
     assert graph["watch-notifications"].inputs == {"name": f"{P}-notifications", "tags": TAGS}
-    expected = documents.notifications_policy(TOPIC, LOCATION, NAMES, tls_only=True)
+    expected = policies.notifications_policy(TOPIC, LOCATION, NAMES, tls_only=True)
     assert graph["watch-notifications-policy"].inputs == {
         "arn": TOPIC,
-        "policy": documents.text(expected),
+        "policy": policies.to_json(expected),
     }
 
 
@@ -255,9 +143,9 @@ def test_the_dashboard_is_the_bodys_text() -> None:
         names=NAMES,
         location=LOCATION,
         rings=("canary", "broad"),
-        function_name="the-function",
-        function_log="/aws/lambda/the-function",
-        dead_letters_name="the-queue",
+        function_name=FUNCTION,
+        function_log=f"/aws/lambda/{FUNCTION}",
+        dead_letters_name=QUEUE,
         alarm_arns=arns,
     )
     assert graph["watch-dashboard"].document("dashboardBody") == expected
@@ -298,7 +186,7 @@ def test_a_ring_stacks_its_devices_by_what_became_of_them() -> None:
 
 def test_the_dashboard_searches_the_stacks_jobs() -> None:
     expressions = [metric[0]["expression"] for metric in WIDGETS["Jobs"]["properties"]["metrics"]]
-    assert expressions == [job_search(NAMES, metric) for metric in monitoring.JOB_METRICS]
+    assert expressions == [search_jobs(NAMES, metric) for metric in JOB_METRICS]
     assert (
         expressions[2]
         == "SEARCH('{AWS/IoT,JobId} MetricName=\"SuccededJobExecutionTotalCount\" JobId=0a1b2c3d',"
@@ -318,7 +206,7 @@ AWS_METRICS = {
     },
     "AWS/Lambda": {"Invocations", "Errors", "Throttles", "Duration"},
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
-    "IotOta": {*monitoring.RING_METRICS, *monitoring.CONTROLLER_METRICS},
+    METRIC_NAMESPACE: {*RING_METRICS, *ChannelMetric},
 }
 
 
@@ -330,19 +218,13 @@ def test_dashboard_and_alarms_name_only_metrics_that_exist() -> None:
         if len(metric) > 1
     }
     watched = {(rule.namespace, rule.metric) for rule in ALARM_RULES.values()}
-    searched = {("AWS/IoT", metric) for metric in monitoring.JOB_METRICS}
+    searched = {("AWS/IoT", metric) for metric in JOB_METRICS}
     unknown = {
         (namespace, metric)
         for namespace, metric in shown | watched | searched
         if metric not in AWS_METRICS[namespace]
     }
     assert unknown == set()
-
-
-def test_the_controller_publishes_what_is_shown_and_watched() -> None:
-    source = (ROOT / "functions" / "controller.py").read_text()
-    names = (METRIC_NAMESPACE, *monitoring.RING_METRICS, *monitoring.CONTROLLER_METRICS)
-    assert [name for name in names if f'"{name}"' not in source] == []
 
 
 def test_the_dashboard_links_to_every_log() -> None:

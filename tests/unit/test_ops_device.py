@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-import ops.__main__
-from ops import show
-from ops.channel import Channel
-from ops.device import device_report
-from rollout.release import Firmware, state_key
-from rollout.rings import RESERVED
+import ops.main
+import ops.stack
+from ops.device_report import DeviceReport, ExecutionReport, report_device
+from ops.render import render_device
+from rollout.codec import encode
+from rollout.names import ROLLBACK
+from rollout.release import Firmware
 from rollout.state import Rollback
-from tests.unit.ops_cloud import GOOD, NAMES, NEW, NOW, PROVED, PROVING, STACK, Cloud, offer
+from tests.unit.ops_cloud import GOOD, NAMES, NEW, NOW, PROVED, PROVING, STACK, OpsAws, offer
 
 THING = "fleet-0123abcd-0001"
 CANDIDATE_JOB, OLD_JOB, BACK_JOB = (
     NAMES.job("canary", 200),
     NAMES.job("canary", 100),
-    NAMES.job(RESERVED, 300),
+    NAMES.job(ROLLBACK, 300),
 )
 BACK = Rollback(
     offer=offer(300, GOOD),
     failed="2.3.0",
     reason="bad",
-    exposing=(CANDIDATE_JOB,),
+    exposing_jobs=(CANDIDATE_JOB,),
     started_at=NOW - 60,
 )
 
 
 @pytest.fixture
-def cloud() -> Cloud:
-    made = Cloud()
+def aws() -> OpsAws:
+    made = OpsAws()
     made.remember(PROVING)
     made.groups[THING] = ["fleet-0123abcd-canary", "somebody-elses-group"]
     runs(made, GOOD, 100)
@@ -43,38 +43,38 @@ def cloud() -> Cloud:
     return made
 
 
-def runs(cloud: Cloud, firmware: Firmware, sequence: int) -> None:
-    reported = {"version": firmware.version, "sha256": firmware.sha256, "sequence": sequence}
-    cloud.shadows[THING] = {
+def runs(aws: OpsAws, firmware: Firmware, sequence: int) -> None:
+    reported = {"version": str(firmware.version), "sha256": firmware.sha256, "sequence": sequence}
+    aws.shadows[THING] = {
         "state": {"reported": {"firmware": reported, "hardware": "gateway-a1"}},
         "metadata": {"reported": {"firmware": {"version": {"timestamp": NOW - 30}}}},
     }
 
 
-def report(cloud: Cloud, name: str = THING) -> dict[str, Any]:
-    return device_report(Channel(STACK, cloud.connect), name)
+def report(aws: OpsAws, name: str = THING) -> DeviceReport:
+    return report_device(aws.channel(), STACK, name)
 
 
-def test_a_device_that_has_not_taken_its_job(cloud: Cloud) -> None:
-    cloud.executions[CANDIDATE_JOB, "QUEUED"] = [THING]
-    found = report(cloud, "0001")
-    assert set(found) == {"thing", "ring", "reported", "shouldRun", "rollbacks", "jobs", "why"}
-    assert (found["thing"], found["ring"]) == (THING, "canary")
-    assert found["shouldRun"] == {"version": "2.3.0", "sha256": NEW.sha256, "sequence": 200}
-    assert [job["job"] for job in found["jobs"]] == [CANDIDATE_JOB, OLD_JOB], "the newest first"
-    assert set(found["jobs"][0]) == {
-        "job",
-        "ring",
-        "sequence",
-        "description",
-        "status",
-        "queuedAt",
-        "startedAt",
-        "lastUpdatedAt",
-        "details",
-        "why",
-    }
-    assert found["why"] == [
+def test_a_device_that_has_not_taken_its_job(aws: OpsAws) -> None:
+    aws.executions[CANDIDATE_JOB, "QUEUED"] = [THING]
+    found = report(aws, "0001")
+    assert (found.thing, found.ring) == (THING, "canary")
+    assert found.should_run == offer(200)
+    assert [job.job for job in found.jobs] == [CANDIDATE_JOB, OLD_JOB], "the newest first"
+    assert found.jobs[0] == ExecutionReport(
+        job=CANDIDATE_JOB,
+        thing=THING,
+        number=1,
+        ring="canary",
+        sequence=200,
+        description=f"firmware for {CANDIDATE_JOB}",
+        status="QUEUED",
+        queued_at=NOW - 90,
+        started_at=None,
+        last_updated_at=NOW - 90,
+        details={},
+    )
+    assert list(found.why) == [
         "it runs 2.2.0, it should run 2.3.0: it has not taken the job: it is offline, or busy with"
         " another"
     ]
@@ -91,32 +91,33 @@ def test_a_device_that_has_not_taken_its_job(cloud: Cloud) -> None:
     ],
 )
 def test_why_a_device_does_not_run_what_it_should(
-    cloud: Cloud, status: str, details: dict[str, str], why: str
+    aws: OpsAws, status: str, details: dict[str, str], why: str
 ) -> None:
-    cloud.executions[CANDIDATE_JOB, status] = [THING]
-    cloud.details[CANDIDATE_JOB, THING] = details
-    assert report(cloud)["why"] == [f"it runs 2.2.0, it should run 2.3.0: {why}"]
+    aws.executions[CANDIDATE_JOB, status] = [THING]
+    aws.details[CANDIDATE_JOB, THING] = details
+    assert list(report(aws).why) == [f"it runs 2.2.0, it should run 2.3.0: {why}"]
 
 
-def test_a_device_without_the_job_and_one_that_is_up_to_date(cloud: Cloud) -> None:
-    assert report(cloud)["why"] == [
+def test_a_device_without_the_job_and_one_that_is_up_to_date(aws: OpsAws) -> None:
+    assert list(report(aws).why) == [
         "it runs 2.2.0, it should run 2.3.0; AWS has not given it that job"
     ]
-    runs(cloud, NEW, 200)
-    assert report(cloud)["why"] == ["it runs 2.3.0, as it should"]
+    runs(aws, NEW, 200)
+    assert list(report(aws).why) == ["it runs 2.3.0, as it should"]
 
 
 @pytest.mark.parametrize(("done_at", "does"), [(None, "brings"), (NOW, "brought")])
 def test_an_exposed_device_names_the_rollback(
-    cloud: Cloud, done_at: float | None, does: str
+    aws: OpsAws, done_at: float | None, does: str
 ) -> None:
-    cloud.remember(replace(PROVED, sequence=300, rollback=replace(BACK, done_at=done_at)), BACK_JOB)
-    cloud.groups[THING].append("fleet-0123abcd-stable-rollback-300")
-    cloud.executions[BACK_JOB, "SUCCEEDED"] = [THING]
-    runs(cloud, GOOD, 300)
-    found = report(cloud)
-    assert (found["rollbacks"], found["shouldRun"]["sequence"]) == ([300], 300)
-    assert found["why"] == [
+    aws.remember(replace(PROVED, sequence=300, rollback=replace(BACK, done_at=done_at)), BACK_JOB)
+    aws.groups[THING].append("fleet-0123abcd-stable-rollback-300")
+    aws.executions[BACK_JOB, "SUCCEEDED"] = [THING]
+    runs(aws, GOOD, 300)
+    found = report(aws)
+    assert found.should_run
+    assert (found.rollbacks, found.should_run.sequence) == ((300,), 300)
+    assert list(found.why) == [
         "it runs 2.2.0, as it should",
         (
             f"it was exposed to a release that was taken back; rollback-300 {does} it back to"
@@ -125,51 +126,52 @@ def test_an_exposed_device_names_the_rollback(
     ]
 
 
-def test_a_device_of_no_ring_that_never_reported(cloud: Cloud) -> None:
-    cloud.groups[THING], cloud.shadows = [], {}
-    found = report(cloud)
-    assert (found["reported"], found["shouldRun"]) == (None, None)
-    assert found["why"] == [
+def test_a_device_of_no_ring_that_never_reported(aws: OpsAws) -> None:
+    aws.groups[THING], aws.shadows = [], {}
+    found = report(aws)
+    assert (found.reported, found.should_run) == (None, None)
+    assert list(found.why) == [
         "it is in no ring of this stack, so no release reaches it",
         "it has never reported what it runs",
     ]
-    cloud.shadows[THING] = {"state": {"reported": {"firmware": "none of your business"}}}
-    assert report(cloud)["reported"] is None
+    aws.shadows[THING] = {"state": {"reported": {"firmware": "none of your business"}}}
+    assert report(aws).reported is None
 
 
-def test_without_the_controllers_memory_the_rest_is_told(cloud: Cloud) -> None:
-    del cloud.objects[state_key("stable")]
-    found = report(cloud)
-    assert found["reported"]["version"] == "2.2.0"
-    assert found["why"] == [
+def test_without_the_controllers_state_the_rest_is_told(aws: OpsAws) -> None:
+    del aws.objects[NAMES.keys.state]
+    found = report(aws)
+    assert found.reported
+    assert found.reported.version == "2.2.0"
+    assert list(found.why) == [
         "what it should run cannot be told: state.json is missing although jobs of the channel"
         " exist"
     ]
 
 
-def test_a_person_reads_it(cloud: Cloud) -> None:
-    cloud.executions[CANDIDATE_JOB, "FAILED"] = [THING]
-    cloud.details[CANDIDATE_JOB, THING] = {"reason": "self-test failed"}
+def test_a_person_reads_it(aws: OpsAws) -> None:
+    aws.executions[CANDIDATE_JOB, "FAILED"] = [THING]
+    aws.details[CANDIDATE_JOB, THING] = {"reason": "self-test failed"}
     console = Console(width=100, color_system=None)
     with console.capture() as captured:
-        console.print(show.device(report(cloud), NOW), soft_wrap=True)
-    told = captured.get()
-    assert "  it runs 2.2.0, it should run 2.3.0: self-test failed\nRing        canary\n" in told
+        console.print(render_device(report(aws), NOW), soft_wrap=True)
+    message = captured.get()
+    assert "  it runs 2.2.0, it should run 2.3.0: self-test failed\nRing        canary\n" in message
     assert (
         f"Runs        2.2.0 (sha256 {GOOD.sha256[:12]}...), sequence 100, hardware gateway-a1,"
-        " reported " in told
+        " reported " in message
     )
-    assert f"  {CANDIDATE_JOB}: FAILED, " in told
-    assert "\n    self-test failed\n" in told
+    assert f"  {CANDIDATE_JOB}: FAILED, " in message
+    assert "\n    self-test failed\n" in message
 
 
 def test_json_is_the_report_and_an_unknown_thing_one_line(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aws: OpsAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ops.__main__, "open_source", lambda _args: (STACK, cloud.connect))
-    assert ops.__main__.main(["device", "0001", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == report(cloud)
-    assert ops.__main__.main(["device", "0002"]) == 1
+    monkeypatch.setattr(ops.stack, "open_stack", aws.open)
+    assert ops.main.main(["device", "0001", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == encode(report(aws))
+    assert ops.main.main(["device", "0002"]) == 1
     assert (
         capsys.readouterr().err
         == "device: there is no thing 0002 in eu-west-1; the stack's declared devices are 0001\n"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from components.settings import SettingsError
-from rollout.release import Manifest, sha256
+from rollout.codec import sha256_hex
+from rollout.release import Manifest
 from tests.unit.harness import (
     PROJECT,
     STACKS,
@@ -31,6 +32,7 @@ EXPORTS = [
     "deviceRings",
     "eventLogGroups",
     "fleetGroupName",
+    "fleetName",
     "iotEndpoint",
     "notificationsTopicArn",
     "region",
@@ -91,11 +93,12 @@ def test_the_manifest_is_known_in_both(stack: str, preview: bool) -> None:
     graph = whole(stack, preview)
     content = graph["channel-manifest"].inputs["content"]
     assert content == whole(stack)["channel-manifest"].inputs["content"]
-    assert Manifest.parse(content).firmware.version == graph.exports["release"].value["version"]
+    version = graph.exports["release"].value["version"]
+    assert str(Manifest.parse(content).firmware.version) == version
     variables = graph["channel-controller-function"].inputs["environment"]["variables"]
     assert (
         variables["MANIFEST_SHA256"]
-        == sha256(content)
+        == sha256_hex(content)
         == graph.exports["release"].value["manifestSha256"]
     )
 
@@ -130,12 +133,12 @@ def test_every_output_that_names_something_names_a_resource() -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_stack_is_a_suffix_a_fleet_a_channel_and_perhaps_the_account(stack: str) -> None:
+def test_a_stack_is_a_fleet_a_channel_and_perhaps_the_account(stack: str) -> None:
     owns = stack_config(stack)[f"{PROJECT}:ownsAccountSettings"] == "true"
     top = sorted(
         resource.name for resource in whole(stack) if resource.parent.endswith(f"{PROJECT}-{stack}")
     )
-    assert top == sorted(["channel", "fleet", "suffix", *(["account"] if owns else [])])
+    assert top == sorted(["channel", "fleet", *(["account"] if owns else [])])
 
 
 def test_the_program_does_not_ask_for_its_stacks_name() -> None:

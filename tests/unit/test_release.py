@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.codec import DecodeError
-from rollout.release import Abort, Firmware, Gate, Manifest, Pace, RingPlan, Version, Window
+from rollout.release import Abort, Firmware, Gate, Manifest, Pace, RingPlan, Window
+from rollout.version import Version
 
 ORDER = [
     "1.0.0-alpha",
@@ -30,7 +31,11 @@ ORDER = [
 
 def manifest(**changes: object) -> Manifest:
     firmware = Firmware(
-        version="2.1.0", sha256="a" * 64, size=10, hardware="gateway-a1", minimum_version="1.0.0"
+        version=Version("2.1.0"),
+        sha256="a" * 64,
+        size=10,
+        hardware="gateway-a1",
+        minimum_version=Version("1.0.0"),
     )
     rings = (
         RingPlan(name="canary", percent=10.0, gate=Gate(approval=True)),
@@ -45,7 +50,12 @@ def test_versions_are_ordered_as_semver_orders_its_own_example() -> None:
 
 
 def test_a_leading_v_and_build_metadata_change_no_order() -> None:
-    assert Version("v1.2.3") == Version("1.2.3+build.7") != Version("1.2.3-rc.1")
+    plain, built = Version("v1.2.3"), Version("1.2.3+build.7")
+    assert not plain < built
+    assert not plain > built
+    assert Version("1.2.3-rc.1") < built
+    assert plain == Version("1.2.3")
+    assert plain != built, "two builds of a version are two versions, of which neither is newer"
     assert str(Version("v1.2.3")) == "1.2.3"
 
 

@@ -8,66 +8,69 @@ import re
 import socket
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import boto3
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PYTHON_FOLDERS = ("components", "rollout", "functions", "ops", "sandbox", "tests")
+ROOMS = (
+    "rollout",
+    "cloud",
+    "functions",
+    "components",
+    "forecast",
+    "device",
+    "ops",
+    "sandbox",
+    "__main__",
+)
+"""The product's parts: folders of Python, and the program."""
 
-# Each part: which parts of the project and which packages it may import, beside the standard
-# library.
-MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "rollout": ("rollout",),
-    "functions": ("functions", "rollout", "boto3", "botocore"),
-    "components": ("components", "rollout", "pulumi", "pulumi_aws", "pulumi_random"),
-    # --sandbox alone loads the sandbox, `plan` alone the settings of a stack file
-    "ops": (
-        "ops",
-        "rollout",
-        "boto3",
-        "botocore",
-        "rich",
-        "sandbox",
-        "components",
-        "pulumi",
-        "yaml",
-        "matplotlib",
-    ),
-    "sandbox": (
-        "sandbox",
-        "rollout",
-        "boto3",
-        "botocore",
-        "rich",
-        "pulumi",
-        "yaml",
-        "awscrt",
-        "awsiot",
-        "jwt",
-        "cryptography",
-        "ministack",
-    ),
-    "__main__.py": ("components", "pulumi", "pulumi_aws", "pulumi_random"),
+PACKAGES: dict[str, set[str]] = {
+    "rollout": set(),
+    "cloud": {"botocore"},
+    "functions": {"boto3"},
+    "components": {"pulumi", "pulumi_aws", "pulumi_random", "yaml"},
+    "forecast": {"rich"},
+    "device": {"awscrt", "awsiot", "cryptography", "jwt"},
+    "ops": {"boto3", "botocore", "rich"},
+    "sandbox": {"botocore", "ministack", "pulumi", "rich", "yaml"},
+    "__main__": {"pulumi"},
 }
+"""What each room may import beside the standard library and the rooms that its arrows reach."""
 
 
-def sources(part: str) -> list[Path]:
-    path = ROOT / part
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+def sources(room: str) -> list[Path]:
+    path = ROOT / f"{room}.py"
+    return [path] if path.is_file() else sorted((ROOT / room).rglob("*.py"))
 
 
-def imported(path: Path) -> set[str]:
-    """The first word of every module that a file imports, wherever in the file it does."""
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file it does, with what it takes from it:
+    `rollout.state.State` for `from rollout.state import State`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.relative_to(ROOT)} imports by dots"
-            names.add((node.module or "").split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported(path: Path) -> set[str]:
+    """The first word of every module that a file imports."""
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def arrows() -> set[tuple[str, str]]:
+    """The arrows as docs/architecture.md draws them."""
+    drawn = (ROOT / "docs/architecture.md").read_text()
+    drawn = drawn.split("<!-- arrows -->")[1].split("<!-- /arrows -->")[0]
+    return set(re.findall(r"^\s*(\w+) --> (\w+)$", drawn, re.MULTILINE))
 
 
 def files() -> list[Path]:
@@ -145,35 +148,109 @@ def test_the_locks_were_made_from_their_sources() -> None:
         )
 
 
-@pytest.mark.parametrize("part", MAY_IMPORT)
-def test_arrows_point_one_way(part: str) -> None:
-    assert sources(part), f"{part} is not there"
-    allowed = {*MAY_IMPORT[part], *sys.stdlib_module_names}
-    for path in sources(part):
+def test_the_drawn_arrows_are_the_ones_that_are_there() -> None:
+    there = {
+        (room, other)
+        for room in ROOMS
+        for path in sources(room)
+        for other in imported(path) & set(ROOMS)
+        if other != room
+    }
+    assert there == arrows(), "docs/architecture.md and the imports differ"
+
+
+def test_no_arrow_leads_back() -> None:
+    below: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for room, other in arrows():
+        below[room].add(other)
+    assert next(iter(TopologicalSorter(below).static_order())) == "rollout"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_it_may_and_no_more(room: str) -> None:
+    assert sources(room), f"{room} is not there"
+    reached = {other for start, other in arrows() if start == room}
+    allowed = {room, *reached, *PACKAGES[room], *sys.stdlib_module_names}
+    used: set[str] = set()
+    for path in sources(room):
         assert imported(path) <= allowed, (
             f"{path.relative_to(ROOT)} imports {sorted(imported(path) - allowed)}"
         )
+        used |= imported(path)
+    assert PACKAGES[room] <= used, f"{room} needs {sorted(PACKAGES[room] - used)} no more"
 
 
-@pytest.mark.parametrize(
-    "part", ["rollout", "functions", "components", "ops", "sandbox", "__main__.py"]
-)
-def test_nothing_but_tests_imports_tests(part: str) -> None:
-    for path in sources(part):
-        assert not imported(path) & {
-            "tests",
-            "pytest",
-            "hypothesis",
-        }, f"{path.relative_to(ROOT)} imports tests"
+def test_no_module_needs_itself_by_a_detour() -> None:
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for room in ROOMS
+        for path in sources(room)
+    }
+    needs = {
+        name: {
+            found
+            for each in imports(path)
+            if (found := each if each in modules else each.rpartition(".")[0]) in modules
+            if found != name
+        }
+        for name, path in modules.items()
+    }
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle
 
 
-def test_operating_needs_no_sandbox() -> None:
-    """Only `--sandbox` loads it, when it is asked for."""
-    for path in sources("ops"):
-        assert not imported(path) & {
-            "functions",
-            "ministack",
-        }, f"{path.relative_to(ROOT)} imports functions or MiniStack"
+def test_no_room_holds_more_than_a_quarter() -> None:
+    sizes = {
+        room: sum(
+            bool(line.strip()) for path in sources(room) for line in path.read_text().splitlines()
+        )
+        for room in ROOMS
+    }
+    largest = max(sizes, key=lambda room: sizes[room])
+    assert sizes[largest] * 4 <= sum(sizes.values()), f"{largest} is too large: {sizes}"
+
+
+def definitions(kind: type[ast.stmt]) -> dict[str, list[str]]:
+    """By name: the modules that define it at their top level."""
+    found: dict[str, list[str]] = {}
+    for room in ROOMS:
+        for path in sources(room):
+            for node in ast.parse(path.read_text()).body:
+                targets = node.targets if isinstance(node, ast.Assign) else []
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+                if isinstance(node, ast.ClassDef):
+                    names = [node.name]
+                for name in names if isinstance(node, kind) else ():
+                    found.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_every_class_has_a_name_of_its_own() -> None:
+    twice = {name: where for name, where in definitions(ast.ClassDef).items() if len(where) > 1}
+    assert twice == {}, "one name, one thing"
+
+
+def test_every_constant_has_one_home() -> None:
+    constants = definitions(ast.Assign)
+    twice = {
+        name: where
+        for name, where in constants.items()
+        if name.isupper() and len(where) > 1 and name not in MEANT_TWICE
+    }
+    assert twice == {}, "one fact, one home"
+
+
+def test_every_module_has_a_name_of_its_own() -> None:
+    paths = [path for room in ROOMS for path in sources(room) if not path.name.startswith("__")]
+    twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+    assert set(twice) <= SAME_MODULES, "one name, one thing"
+
+
+MEANT_TWICE: set[str] = set()
+"""Constants that are a module's own business and stand in several."""
+SAME_MODULES: set[str] = set()
+
+
+def test_operating_needs_no_sandbox_and_no_pulumi() -> None:
     loaded = subprocess.run(
         [
             sys.executable,
@@ -185,7 +262,7 @@ def test_operating_needs_no_sandbox() -> None:
         text=True,
         check=True,
     )
-    assert not set(loaded.stdout.split()) & {"sandbox", "functions", "ministack"}
+    assert not set(loaded.stdout.split()) & {"sandbox", "functions", "ministack", "pulumi"}
 
 
 def targets() -> dict[str, str]:

@@ -9,52 +9,34 @@ from functools import cache
 from pathlib import Path
 
 import pulumi
-import pulumi_aws as aws
 import pytest
 
-from components import documents, rollout_controller
-from components.rollout_controller import (
-    RolloutController,
-    RolloutControllerArgs,
-    controller_code,
-    stopped_jobs_sql,
-)
-from tests.unit.examples import IOT, LOCATION, NAMES, RING_ARNS, TAGS, P
+from components import policies, rollout_controller
+from components.rollout_controller import controller_code, stopped_jobs_sql
+from rollout.codec import sha256_hex
+from rollout.names import Variable
+from tests.unit.examples import IOT, LOCATION, MANIFEST, NAMES, RING_ARNS, TAGS, P, make_controller
 from tests.unit.harness import ROOT, UNKNOWN, Graph, build
 
 FUNCTION = f"arn:aws:lambda:us-east-1:123456789012:function:{P}-stable-controller"
 QUEUE = f"arn:aws:sqs:us-east-1:123456789012:{P}-stable-controller-dead-letters"
 BUCKET = f"arn:aws:s3:::{P}-firmware"
 PRESIGN = "arn:aws:iam::123456789012:role/presign"
-KEY = "arn:aws:kms:us-east-1:123456789012:key/k"
+DIGEST = sha256_hex(MANIFEST.text())
 
 
 @cache
 def made(*, preview: bool = False, tls_only: bool = True) -> Graph:
-    def program() -> object:
-        role = aws.iam.Role("role", name=NAMES.controller, assume_role_policy="{}")
-        bucket = aws.s3.Bucket("bucket", bucket=NAMES.bucket)
-        artifact = aws.s3.BucketObjectv2("artifact", bucket=bucket.bucket, key="image")
-        device = aws.iot.Thing("device", name="device")
-        args = RolloutControllerArgs(
-            names=NAMES,
-            location=LOCATION,
-            channel="stable",
-            manifest_sha256="cd" * 32,
-            role=role,
-            bucket=bucket,
-            presign_role_arn=PRESIGN,
-            signing_key_arns=[KEY],
-            ring_groups=RING_ARNS,
-            artifact=artifact,
-            devices=[device],
-            log_retention_days=7,
-            tags=TAGS,
-            tls_only=tls_only,
-        )
-        return {"functionName": RolloutController("controller", args).function_name}
+    return build(
+        lambda: {"functionName": make_controller(tls_only=tls_only).function_name}, preview=preview
+    )
 
-    return build(program, preview=preview)
+
+def key_arn() -> str:
+    variables = made()["controller-function"].inputs["environment"]["variables"]
+    [arn] = json.loads(variables["SIGNING_KEY_ARNS"])
+    assert arn.startswith("arn:aws:kms:us-east-1:123456789012:key/")
+    return str(arn)
 
 
 @pytest.mark.parametrize("preview", [False, True])
@@ -94,13 +76,13 @@ def test_the_function() -> None:
                 "BUCKET": f"{P}-firmware",
                 "CHANNEL": "stable",
                 "DNS_SUFFIX": "amazonaws.com",
-                "FLEET_GROUP": P,
-                "MANIFEST_SHA256": "cd" * 32,
+                "FLEET": "iot-fleet",
+                "MANIFEST_SHA256": DIGEST,
                 "PRESIGN_ROLE_ARN": PRESIGN,
-                "RING_GROUPS": (
+                "RING_GROUP_ARNS": (
                     f'{{"broad": "{RING_ARNS["broad"]}", "canary": "{RING_ARNS["canary"]}"}}'
                 ),
-                "SIGNING_KEY_ARNS": json.dumps([KEY]),
+                "SIGNING_KEY_ARNS": json.dumps([key_arn()]),
                 "SUFFIX": "0a1b2c3d",
             }
         },
@@ -110,19 +92,19 @@ def test_the_function() -> None:
 
 def test_a_preview_shows_the_manifest_that_the_function_will_take() -> None:
     variables = made(preview=True)["controller-function"].inputs["environment"]["variables"]
-    assert variables["MANIFEST_SHA256"] == "cd" * 32
-    assert variables["RING_GROUPS"] is not UNKNOWN
+    assert variables["MANIFEST_SHA256"] == DIGEST
+    assert variables["RING_GROUP_ARNS"] is not UNKNOWN
 
 
 def test_its_rights_are_the_documents() -> None:
     log = f"arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/{P}-stable-controller"
-    document = documents.controller_policy(
-        LOCATION, NAMES, BUCKET, log, QUEUE, PRESIGN, [KEY], RING_ARNS
+    document = policies.controller_policy(
+        LOCATION, NAMES, BUCKET, log, QUEUE, PRESIGN, [key_arn()], RING_ARNS
     )
     assert made()["controller-rights"].inputs == {
         "name": "controller",
         "role": f"{P}-stable-controller",
-        "policy": documents.text(document),
+        "policy": policies.to_json(document),
     }
 
 
@@ -150,7 +132,7 @@ def test_a_failed_run_is_not_repeated_but_kept() -> None:
 @pytest.mark.parametrize("tls_only", [True, False])
 def test_the_queue_takes_letters_from_the_controller(tls_only: bool) -> None:
     role = f"arn:aws:iam::123456789012:role/{P}-stable-controller"
-    expected = documents.text(documents.dead_letters_policy(QUEUE, role, tls_only))
+    expected = policies.to_json(policies.dead_letters_policy(QUEUE, role, tls_only))
     assert made(tls_only=tls_only)["controller-dead-letters-policy"].inputs["policy"] == expected
 
 
@@ -165,7 +147,7 @@ def test_exactly_two_files_wake_it() -> None:
                 "filterSuffix": file,
                 "lambdaFunctionArn": FUNCTION,
             }
-            for what, file in (("manifest", "release.json"), ("control", "control.json"))
+            for what, file in (("manifest", "release.json"), ("orders", "control.json"))
         ],
     }
 
@@ -275,14 +257,12 @@ def test_s3_finds_its_permission() -> None:
     assert "controller-files-permission" in made().before("controller-files")
 
 
-def test_the_package_is_the_functions_and_the_domain() -> None:
-    files = sorted(controller_code().assets)
-    there = {
+def test_the_package_is_the_entry_point_what_it_reads_aws_with_and_the_domain() -> None:
+    assert sorted(controller_code().assets) == sorted(
         path.relative_to(ROOT).as_posix()
-        for folder in ("functions", "rollout")
+        for folder in ("cloud", "functions", "rollout")
         for path in (ROOT / folder).glob("*.py")
-    }
-    assert files == sorted(there - {"rollout/plan.py", "rollout/simulation.py"})
+    )
 
 
 def test_the_package_runs_by_itself(tmp_path: Path) -> None:
@@ -293,19 +273,10 @@ def test_the_package_runs_by_itself(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(Path(asset.path).read_text())
     code = "import functions.controller as c; print(c.handler({'tf': {'action': 'create'}}, None))"
-    names = (
-        "BUCKET",
-        "CHANNEL",
-        "SUFFIX",
-        "FLEET_GROUP",
-        "PRESIGN_ROLE_ARN",
-        "MANIFEST_SHA256",
-        "DNS_SUFFIX",
-    )
-    environment = dict.fromkeys(names, "x") | {
-        "RING_GROUPS": "{}",
-        "SIGNING_KEY_ARNS": "[]",
-        "AWS_REGION": "us-east-1",
+    environment = dict.fromkeys(Variable, "x") | {
+        Variable.RING_GROUP_ARNS: "{}",
+        Variable.SIGNING_KEY_ARNS: '["arn"]',
+        Variable.REGION: "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     done = subprocess.run(

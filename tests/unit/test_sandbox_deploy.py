@@ -6,36 +6,55 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pulumi
 import pytest
 from rich.console import Console
 
+from cloud.shadows import Reported
+from components.stack_file import ROOT
+from ops import local_aws
+from ops.failures import FailureReport
+from ops.report import (
+    ControllerReport,
+    ReleaseReport,
+    Report,
+    RingReport,
+    RollbackReport,
+)
 from rollout.observed import Counts
+from rollout.orders import Orders
 from rollout.release import Firmware, Manifest, RingPlan
-from rollout.state import Candidate, Event, Offer, Progress, Rollback, State, Waiting
-from sandbox import clients, ministack, session, watch
-from sandbox.deploy import Record, configuration
-from sandbox.handlers import HANDLERS, LOOKUPS
-from sandbox.handlers.monitoring import query
+from rollout.state import Event, Offer, Waiting
+from rollout.version import Version
+from sandbox import ministack, session
+from sandbox.commands import count_versions
+from sandbox.deploy import Record
+from sandbox.follow import ReleaseOutcome, Screen, Tick, find_end, follow
+from sandbox.handlers import FUNCTIONS, HANDLERS
 from sandbox.handlers.registry import Handler, Inputs, pascal
 from sandbox.handlers.serverless import archive
-from sandbox.place import ROOT, Place, SandboxError
+from sandbox.instance import Instance, SandboxError
 
-GOOD = Firmware(version="2.1.0", sha256="a" * 64, size=1, hardware="gateway-a1")
-NEW = Firmware(version="2.2.0", sha256="b" * 64, size=1, hardware="gateway-a1")
-
-
-# The place
+GOOD = Firmware(version=Version("2.1.0"), sha256="a" * 64, size=1, hardware="gateway-a1")
+NEW = Firmware(version=Version("2.2.0"), sha256="b" * 64, size=1, hardware="gateway-a1")
 
 
-def test_a_place_comes_from_the_environment_or_the_defaults() -> None:
-    assert Place.from_environment({}) == Place(folder=ROOT / ".sandbox", port=4566, mqtt_port=8883)
+# Its folder, ports and lock
+
+
+def test_an_instance_comes_from_the_environment_or_the_defaults() -> None:
+    assert Instance.from_environment({}) == Instance(
+        folder=ROOT / ".sandbox", port=4566, mqtt_port=8883
+    )
     named = {"SANDBOX_DIR": "/tmp/somewhere", "SANDBOX_PORT": "5000", "SANDBOX_MQTT_PORT": "5001"}
-    assert Place.from_environment(named) == Place(
+    assert Instance.from_environment(named) == Instance(
         folder=Path("/tmp/somewhere"), port=5000, mqtt_port=5001
     )
 
@@ -45,86 +64,52 @@ def test_a_port_that_is_none_is_refused_by_its_variable(port: str) -> None:
     with pytest.raises(
         SandboxError, match=f"SANDBOX_PORT is '{port}': a port is a number from 1 to 65535"
     ):
-        Place.from_environment({"SANDBOX_PORT": port})
+        Instance.from_environment({"SANDBOX_PORT": port})
 
 
 def test_the_two_ports_must_differ() -> None:
     with pytest.raises(SandboxError, match="SANDBOX_PORT and SANDBOX_MQTT_PORT are both 8883"):
-        Place.from_environment({"SANDBOX_PORT": "8883"})
+        Instance.from_environment({"SANDBOX_PORT": "8883"})
 
 
 def test_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
-    place = Place(folder=tmp_path)
-    place.write("file.json", '{"a": 1}')
-    assert place.read("file.json") == {"a": 1}
+    instance = Instance(folder=tmp_path)
+    instance.write("file.json", '{"a": 1}')
+    assert instance.read("file.json") == {"a": 1}
     (tmp_path / "file.json").write_text('{"a": ')
-    assert place.read("file.json") is None, "cut off"
-    assert place.read("other.json") is None, "missing"
+    assert instance.read("file.json") is None, "cut off"
+    assert instance.read("other.json") is None, "missing"
     assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
 
 
 def test_only_the_owner_reads_the_folder(tmp_path: Path) -> None:
-    place = Place(folder=tmp_path / "new")
-    place.create()
-    assert place.folder.stat().st_mode & 0o777 == 0o700
+    instance = Instance(folder=tmp_path / "new")
+    instance.create()
+    assert instance.folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_one_command_at_a_time(tmp_path: Path) -> None:
-    place = Place(folder=tmp_path)
+    instance = Instance(folder=tmp_path)
     with (
-        place.locked("first"),
+        instance.locked("first"),
         pytest.raises(SandboxError, match=r"^first \(process \d+\) is using the sandbox"),
     ):
-        place.locked("second").__enter__()
-    with place.locked("third"):
-        assert place.holder().startswith("third ")
+        instance.locked("second").__enter__()
+    with instance.locked("third"):
+        assert instance.lock_holder().startswith("third ")
 
 
-# Configuration and records
-
-
-def test_the_local_stack_is_configured_as_pulumi_would(tmp_path: Path) -> None:
-    (tmp_path / "Pulumi.yaml").write_text(
-        "name: small\nconfig:\n  kept: {type: integer, default: 7}\n  changed: {type: string,"
-        " default: old}\n  open: {type: object}\n"
-    )
-    (tmp_path / "Pulumi.local.yaml").write_text(
-        "config:\n  aws:region: eu-west-1\n  small:changed: new\n  small:open: {a: [1, true]}\n"
-    )
-    name, config = configuration(tmp_path, {"small:kept": {"other": 1}})
-    assert name == "small"
-    assert config == {
-        "aws:region": "eu-west-1",
-        "small:kept": '{"other": 1}',
-        "small:changed": "new",
-        "small:open": '{"a": [1, true]}',
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("config: {small:word: {secure: v1:abc}}", "small:word is encrypted"),
-        ("config: [", "Pulumi.local.yaml is not YAML"),
-        (None, "Pulumi.local.yaml cannot be read: No such file or directory"),
-    ],
-)
-def test_a_stack_file_of_no_use_is_said(tmp_path: Path, text: str | None, message: str) -> None:
-    (tmp_path / "Pulumi.yaml").write_text("name: small\n")
-    if text is not None:
-        (tmp_path / "Pulumi.local.yaml").write_text(text)
-    with pytest.raises(SandboxError, match=message):
-        configuration(tmp_path, {})
+# Records
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = Record(Place(folder=tmp_path), "instance")
+    record = Record(Instance(folder=tmp_path), "token")
     entry = {"type": "t", "id": "i", "inputs": {"b": 1, "a": "ü\n"}, "outputs": {}}
     record.put("urn:one", entry)
     record.put("urn:two", {**entry, "id": "j"})
     record.put("urn:one", {**entry, "id": "k"})
-    loaded = Record.load(Place(folder=tmp_path))
-    assert loaded.instance == "instance"
+    loaded = Record.load(Instance(folder=tmp_path))
+    assert loaded.token == "token"
     assert loaded.resources == {"urn:one": {**entry, "id": "k"}, "urn:two": {**entry, "id": "j"}}
 
 
@@ -133,7 +118,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_every_handler_is_for_a_type_that_the_provider_has() -> None:
     assert all(token.startswith(("aws:", "random:")) for token in HANDLERS)
-    assert set(LOOKUPS) == {
+    assert set(FUNCTIONS) == {
         "aws:index/getCallerIdentity:getCallerIdentity",
         "aws:index/getPartition:getPartition",
         "aws:index/getRegion:getRegion",
@@ -147,16 +132,16 @@ def test_an_input_that_a_handler_never_read_is_known() -> None:
     assert inputs.pick("name", "tags") == {"name": "a"}
     assert inputs.unread == {"acl", "forceDestroy"}
     inputs.ignore("forceDestroy")
-    assert inputs.get("acl") == "private"
+    assert inputs.pick_rest() == {"acl": "private"}, "and the API refuses it"
     assert inputs.unread == set()
 
 
-def test_only_fixed_inputs_replace() -> None:
-    some = Handler(make=lambda r: ("", {}), fixed=frozenset({"name"}))
-    every = Handler(make=lambda r: ("", {}), fixed=None)
-    assert some.replaces(frozenset({"name", "tags"})) == {"name"}
-    assert some.replaces(frozenset({"tags"})) == set()
-    assert every.replaces(frozenset({"tags"})) == {"tags"}
+def test_only_some_inputs_replace() -> None:
+    some = Handler(make=lambda r: ("", {}), replacing=frozenset({"name"}))
+    every = Handler(make=lambda r: ("", {}), replacing=None)
+    assert some.find_replacing(frozenset({"name", "tags"})) == {"name"}
+    assert some.find_replacing(frozenset({"tags"})) == set()
+    assert every.find_replacing(frozenset({"tags"})) == {"tags"}
 
 
 def test_keys_are_spelled_as_the_api_spells_them() -> None:
@@ -171,29 +156,6 @@ def test_keys_are_spelled_as_the_api_spells_them() -> None:
     assert pascal(rules, {"id": "ID"}) == [
         {"ID": "a", "Filter": {"Prefix": "x"}, "NoncurrentVersionExpiration": {"NoncurrentDays": 3}}
     ]
-
-
-def test_a_metric_query_keeps_the_names_of_dimensions() -> None:
-    metric = {
-        "metricName": "Heartbeat",
-        "namespace": "IotOta",
-        "period": 60,
-        "stat": "Sum",
-        "dimensions": {"ring": "a"},
-    }
-    assert query({"id": "m", "returnData": True, "metric": metric}) == {
-        "Id": "m",
-        "ReturnData": True,
-        "MetricStat": {
-            "Metric": {
-                "MetricName": "Heartbeat",
-                "Namespace": "IotOta",
-                "Dimensions": [{"Name": "ring", "Value": "a"}],
-            },
-            "Period": 60,
-            "Stat": "Sum",
-        },
-    }
 
 
 def test_the_same_files_are_the_same_archive_whatever_their_order_and_times(tmp_path: Path) -> None:
@@ -244,10 +206,10 @@ def test_clients_reach_loopback_whatever_the_environment_says(
         "HTTPS_PROXY": "http://proxy.example.com",
     }.items():
         monkeypatch.setenv(name, value)
-    clients._session.cache_clear()
-    clients._client.cache_clear()
+    local_aws._session.cache_clear()
+    local_aws._client.cache_clear()
     for service in ("s3", "iot", "iot-data", "lambda", "kms"):
-        client = clients.client(service, 14_566, "us-east-1")
+        client = local_aws.client(service, 14_566, "us-east-1")
         assert client.meta.endpoint_url == "http://127.0.0.1:14566"
         assert client.meta.region_name == "us-east-1"
         assert client.meta.config.proxies == {}
@@ -260,239 +222,238 @@ def test_clients_reach_loopback_whatever_the_environment_says(
 
 
 def test_a_record_of_another_process_is_not_a_running_ministack(tmp_path: Path) -> None:
-    place = Place(folder=tmp_path)
+    instance = Instance(folder=tmp_path)
     record = {"pid": os.getpid(), "token": "0" * 32, "port": 1, "mqtt_port": 2}
-    place.write("ministack.json", json.dumps(record))
+    instance.write("ministack.json", json.dumps(record))
     assert ministack.command_line(os.getpid())
-    assert ministack.running(place) is None
-    place.write("ministack.json", json.dumps({**record, "unknown": 1}))
-    assert ministack.running(place) is None
+    assert ministack.find(instance) is None
+    instance.write("ministack.json", json.dumps({**record, "unknown": 1}))
+    assert ministack.find(instance) is None
 
 
 # Releases
 
 
 def test_a_sample_image_is_known_by_its_version_with_or_without_v() -> None:
-    assert session.sample("v2.1.0") == session.sample("2.1.0")
+    assert session.find_sample("v2.1.0") == session.find_sample("2.1.0")
     with pytest.raises(
         SandboxError,
         match=r"there is no sample image firmware/9\.9\.9\.bin; there are 2\.0\.0, 2\.1\.0",
     ):
-        session.sample("9.9.9")
+        session.find_sample("9.9.9")
 
 
-def test_the_chosen_image_takes_the_place_of_the_stack_files(tmp_path: Path) -> None:
-    place = Place(folder=tmp_path)
-    assert session.chosen(place) is None
-    assert session._overrides(place, ROOT) == {}
-    session.choose(place, "v2.2.0")
-    assert session.chosen(place) == "2.2.0"
-    firmware = session._overrides(place, ROOT)["iot-ota:firmware"]
-    image, digest = session.sample("2.2.0")
+def test_the_picked_image_takes_the_place_of_the_stack_files(tmp_path: Path) -> None:
+    instance = Instance(folder=tmp_path)
+    assert session.picked_version(instance) is None
+    assert session._override_firmware(instance, ROOT) == {}
+    session.pick_version(instance, "v2.2.0")
+    assert session.picked_version(instance) == "2.2.0"
+    firmware = session._override_firmware(instance, ROOT)["iot-ota:firmware"]
+    image, digest = session.find_sample("2.2.0")
     assert (firmware["version"], firmware["image"], firmware["sha256"]) == ("2.2.0", image, digest)
     assert firmware["minimumVersion"] == "2.0.0", "the rest of the stack file's stays"
 
 
-def manifest(firmware: Firmware) -> Manifest:
-    return Manifest(
-        schema=1,
+def make_report(
+    kind: str = "nothing",
+    *,
+    good: Firmware | None = GOOD,
+    proving: Firmware | None = None,
+    counts: Counts | None = None,
+    **known: Any,
+) -> Report:
+    """What a tick saw: a channel that waits for `kind`, with one ring."""
+    ring = RingReport(
+        name="canary",
+        percent=100.0,
+        phase="proving",
+        version=NEW.version,
+        counts=counts,
+        is_approved=False,
+    )
+    release = ReleaseReport(firmware=proving, phase="proving") if proving else None
+    if good and not proving:
+        release = ReleaseReport(firmware=good, phase="last good")
+    return Report(
+        at=0.0,
         channel="stable",
-        firmware=firmware,
-        rings=(RingPlan(name="canary", percent=100.0),),
+        fleet="fleet-0a1b2c3d",
+        region="us-east-1",
+        release=release,
+        waiting=Waiting(kind=kind, text=f"waits: {kind}"),  # type: ignore[arg-type]
+        ends_when="it ends",
+        rings=(ring,),
+        live_jobs=(),
+        alarms=(),
+        last_good=good,
+        orders=Orders(),
+        failures=FailureReport(devices=0, sampled=0, reasons=()),
+        controller=ControllerReport(is_silent=False),
+        **{"decisions": (), **known},
     )
 
 
-def offer(sequence: int, firmware: Firmware) -> Offer:
-    return Offer(sequence=sequence, firmware=firmware)
-
-
-def candidate(firmware: Firmware) -> Candidate:
-    rings = {"canary": Progress(offer=offer(2, firmware), started_at=0.0)}
-    return Candidate(manifest=manifest(firmware), downgrade=False, rings=rings)
-
-
-ROLLING = Rollback(
-    offer=offer(3, GOOD), failed=NEW.version, reason="2 failed", exposing=("job",), started_at=0.0
-)
-DONE = Rollback(
-    offer=offer(3, GOOD),
-    failed=NEW.version,
-    reason="2 failed",
-    exposing=("job",),
+ROLLING = RollbackReport(
+    failed=str(NEW.version),
+    offer=Offer(sequence=3, firmware=GOOD),
+    reason="ring canary: 2 failed",
+    exposing_jobs=("job",),
     started_at=0.0,
-    done_at=1.0,
+    whole_rings=(),
+    returned=0,
+    failing=0,
 )
-REFUSED = {NEW.sha256: "ring canary: 2 failed"}
+DONE = replace(ROLLING, done_at=1.0)
+REFUSED = make_report("refused", rollback=DONE)
+RELEASED = make_report(good=NEW)
+PROVING = make_report("coverage", proving=NEW)
 
 
 @pytest.mark.parametrize(
-    ("state", "end"),
+    ("report", "end"),
     [
-        (None, ""),
-        (State(last_good=GOOD), ""),
-        (State(last_good=GOOD, candidate=candidate(NEW)), ""),
-        (State(last_good=NEW, candidate=candidate(GOOD)), ""),
-        (State(last_good=NEW), "good"),
-        (State(last_good=GOOD, refused=REFUSED, rollback=ROLLING), ""),
-        (State(last_good=GOOD, refused=REFUSED, rollback=DONE), "refused"),
-        (State(refused=REFUSED), "refused"),
-        (State(candidate=candidate(NEW), waiting=Waiting(kind="soak", text="soaks")), ""),
-        (
-            State(candidate=candidate(NEW), waiting=Waiting(kind="approval", text="waits")),
-            "approval",
-        ),
-        (State(candidate=candidate(NEW), waiting=Waiting(kind="halted", text="halted")), "halted"),
-        (
-            State(rollback=ROLLING, waiting=Waiting(kind="rollback-failed", text="failed")),
-            "rollback-failed",
-        ),
+        (make_report(good=None), ""),
+        (make_report(), ""),
+        (PROVING, ""),
+        (make_report(good=NEW, proving=GOOD), ""),
+        (RELEASED, "good"),
+        (make_report("rollback", rollback=ROLLING), ""),
+        (make_report("refused", rollback=ROLLING), ""),
+        (REFUSED, "refused"),
+        (make_report("refused"), "refused"),
+        (make_report("soak", proving=NEW), ""),
+        (make_report("approval", proving=NEW), "approval"),
+        (make_report("halted", proving=NEW), "halted"),
+        (make_report("rollback-failed", rollback=ROLLING), "rollback-failed"),
     ],
 )
-def test_how_a_release_ends(state: State | None, end: str) -> None:
-    assert watch.ending(watch.View(state=state), NEW) == end
+def test_how_a_release_ends(report: Report, end: str) -> None:
+    assert find_end(Tick(report=report), NEW) == end
 
 
 def test_trouble_with_the_controller_is_an_end() -> None:
-    assert (
-        watch.ending(watch.View(state=State(last_good=NEW), trouble="it failed"), NEW) == "trouble"
-    )
-
-
-def test_the_job_shown_is_the_candidates_and_the_rollbacks() -> None:
-    stable = {"canary": offer(1, GOOD), "broad": offer(1, GOOD), "gone": offer(1, GOOD)}
-    state = State(stable=stable, candidate=candidate(NEW), rollback=ROLLING)
-    assert session.shown_offers(state, ["canary", "broad"]) == {
-        "canary": offer(2, NEW),
-        "broad": offer(1, GOOD),
-        "rollback": offer(3, GOOD),
-    }
-
-
-def test_bars_hold_every_device_once() -> None:
-    bar = watch.bar(Counts(succeeded=1, failed=1, in_progress=1, queued=0))
-    assert bar.plain == "━" * watch.BAR
-    assert [(span.start, span.end, span.style) for span in bar.spans] == [
-        (0, 10, "green"),
-        (10, 20, "red"),
-        (20, 30, "yellow"),
-    ]
-    assert watch.bar(Counts()).plain == ""
+    assert find_end(Tick(report=RELEASED, trouble="it failed"), NEW) == "trouble"
 
 
 def test_without_a_terminal_only_changes_are_printed() -> None:
     out = io.StringIO()
-    screen = watch.Screen(Console(file=out))
-    event = Event(at=0.0, what="started", why="10 % of the fleet", ring="canary", version="2.2.0")
-    old = Event(at=0.0, what="last-good", why="it passed", version="2.1.0")
-    state = State(
-        waiting=Waiting(kind="coverage", text="waits for devices"), decisions=(old, event)
+    event = Event(
+        at=0.0, what="started", why="10 % of the fleet", ring="canary", version=NEW.version
     )
-    screen.known(State(decisions=(old,)))
+    old = Event(at=0.0, what="last-good", why="it passed", version=GOOD.version)
+    screen = Screen(Console(file=out), known=[old])
     for counts in (Counts(queued=2), Counts(queued=2), Counts(succeeded=1, failed=1)):
-        screen.show(watch.View(state=state, rings={"canary": ("2.2.0", counts)}))
+        screen.show(make_report("coverage", counts=counts, decisions=(event, old)))
     lines = out.getvalue().splitlines()
-    assert [line.partition(" ")[2] if "started" in line else line for line in lines] == [
-        "started 2.2.0 canary: 10 % of the fleet",
-        "canary 2.2.0: 2 queued.  waits for devices",
-        "canary 2.2.0: 1 succeeded, 1 failed.  waits for devices",
+    assert re.fullmatch(r"\d\d:\d\d:\d\d started 2.2.0 canary: 10 % of the fleet", lines.pop(0))
+    assert lines == [
+        "canary 2.2.0: 2 queued.  waits: coverage",
+        "canary 2.2.0: 1 succeeded, 1 failed.  waits: coverage",
     ]
 
 
-def test_what_devices_run_is_told_the_most_common_first() -> None:
-    assert watch.shares(["2.1.0", "2.2.0", "2.2.0", ""]) == "2.2.0 (2), 2.1.0 (1), not heard of (1)"
+def test_versions_are_counted_the_most_common_first() -> None:
+    versions = ["2.1.0", "2.2.0", "2.2.0", ""]
+    assert count_versions(versions) == "2.2.0 (2), 2.1.0 (1), not heard of (1)"
 
 
-class Fake:
+def shadow(firmware: Firmware, sha256: str | None = None) -> Reported:
+    return Reported(
+        version=str(firmware.version),
+        sha256=sha256 or firmware.sha256,
+        sequence=1,
+        hardware=firmware.hardware,
+        at=0.0,
+    )
+
+
+class Script:
     """As much of a sandbox as `follow` needs: a script of what its ticks see."""
 
-    rings = ("canary",)
-
-    def __init__(self, states: list[State], reported: list[dict[str, Any]]) -> None:
-        self.states, self.shadows = iter(states), iter(reported)
+    def __init__(
+        self, reports: list[Report], shadows: list[Reported | None], answer: dict[str, Any]
+    ) -> None:
+        self.reports, self.shadows, self.answer = iter(reports), iter(shadows), answer
 
     def manifest(self) -> Manifest:
-        return manifest(NEW)
+        rings = (RingPlan(name="canary", percent=100.0),)
+        return Manifest(schema=1, channel="stable", firmware=NEW, rings=rings)
 
     def wake(self) -> dict[str, Any]:
-        return {"outcome": "done"}
+        return self.answer
 
-    def state(self) -> State:
-        return next(self.states)
+    def report(self) -> Report:
+        return next(self.reports)
 
-    def counts(self, ring: str, shown: Offer) -> Counts:
-        return Counts(succeeded=1)
-
-    def reported(self) -> dict[str, dict[str, Any]]:
+    def reported(self) -> dict[str, Reported | None]:
         return {"0001": next(self.shadows)}
 
-    def rolled_back(self, sequence: int) -> list[str]:
+    def list_rolled_back(self, sequence: int) -> list[str]:
         return ["0001"]
 
 
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "TICK_SECONDS", 0.0)
+def run(
+    reports: list[Report],
+    shadows: list[Reported | None],
+    *,
+    limit: float = 60.0,
+    answer: dict[str, Any] | None = None,
+) -> ReleaseOutcome:
+    sandbox: Any = Script(reports, shadows, answer or {"outcome": "done"})
+    with mock.patch("sandbox.follow.TICK_SECONDS", 0.0):
+        return follow(sandbox, limit=limit, show=lambda report: None)
 
 
-def follow(fake: Fake, limit: float = 60.0) -> watch.Verdict:
-    sandbox: Any = fake
-    return watch.follow(sandbox, limit=limit, show=lambda view: None)
-
-
-@pytest.mark.usefixtures("no_waiting")
 def test_a_good_release_ends_when_every_device_reports_its_very_digest() -> None:
-    new = {"version": "2.2.0", "sha256": NEW.sha256}
-    other = {"version": "2.2.0", "sha256": GOOD.sha256}
-    fake = Fake([State(candidate=candidate(NEW)), *[State(last_good=NEW)] * 3], [{}, other, new])
-    verdict = follow(fake)
-    assert verdict.good
-    assert verdict.story == ("every device runs 2.2.0, and it is the last good release",)
-    assert verdict.versions == {"0001": "2.2.0"}
+    shadows = [None, shadow(NEW, GOOD.sha256), shadow(NEW)]
+    outcome = run([PROVING, *[RELEASED] * 3], shadows)
+    assert outcome.is_good
+    assert outcome.story == ("every device runs 2.2.0, and it is the last good release",)
+    assert outcome.versions == {"0001": "2.2.0"}
 
 
-@pytest.mark.usefixtures("no_waiting")
-def test_a_bad_release_is_told_as_what_happened() -> None:
+def test_of_a_bad_release_is_said_what_happened() -> None:
     event = Event(
-        at=0.0, what="rolled-back", why="every exposed device reported back", version="2.1.0"
+        at=0.0, what="rolled-back", why="every exposed device reported back", version=GOOD.version
     )
-    bad = State(last_good=GOOD, refused=REFUSED, rollback=DONE, decisions=(event,))
-    verdict = follow(Fake([bad] * 3, [{"version": "2.1.0", "sha256": GOOD.sha256}]))
-    assert not verdict.good
-    assert verdict.story[:3] == (
+    bad = replace(REFUSED, decisions=(event,))
+    outcome = run([bad] * 3, [shadow(GOOD)])
+    assert not outcome.is_good
+    assert outcome.story[:3] == (
         "2.2.0 was stopped and rolled back to 2.1.0",
         "why: ring canary: 2 failed",
         "brought back: 0001",
     )
-    assert verdict.story[3].endswith("rolled-back 2.1.0: every exposed device reported back")
+    assert outcome.story[3].endswith("rolled-back 2.1.0: every exposed device reported back")
+    assert outcome.versions == {"0001": "2.1.0"}
 
 
-@pytest.mark.usefixtures("no_waiting")
 def test_a_release_that_waits_for_a_person_is_not_waited_for() -> None:
-    waits = State(
-        candidate=candidate(NEW),
-        waiting=Waiting(kind="approval", text="waits for a person to approve canary"),
-    )
-    verdict = follow(Fake([waits] * 3, [{}]))
-    assert (verdict.good, verdict.story) == (
-        False,
-        ("2.2.0 waits: waits for a person to approve canary",),
-    )
+    outcome = run([make_report("approval", proving=NEW)] * 3, [None])
+    assert (outcome.is_good, outcome.story) == (False, ("2.2.0 waits: waits: approval",))
+    assert outcome.versions == {"0001": ""}
 
 
-@pytest.mark.usefixtures("no_waiting")
+def test_an_earlier_rollback_of_a_version_is_not_the_end_of_its_second_try() -> None:
+    outcome = run([make_report("approval", proving=NEW, rollback=DONE)] * 3, [None])
+    assert outcome.story == ("2.2.0 waits: waits: approval",)
+
+
+def test_a_state_that_the_controller_distrusts_ends_it() -> None:
+    answer = {"outcome": "distrusted", "waiting": "state.json is missing"}
+    outcome = run([RELEASED] * 3, [None], answer=answer)
+    assert outcome.story == ("2.2.0 is not released: state.json is missing",)
+
+
 def test_an_end_that_another_run_overtakes_is_none() -> None:
-    refused = State(last_good=GOOD, refused=REFUSED, rollback=DONE)
-    new = {"version": "2.2.0", "sha256": NEW.sha256}
-    assert follow(Fake([refused, refused, State(last_good=NEW)], [new])).good
+    assert run([REFUSED, REFUSED, RELEASED], [shadow(NEW)]).is_good
 
 
 def test_the_limit_ends_it_and_says_how_to_go_on() -> None:
-    slow = State(
-        candidate=candidate(NEW), waiting=Waiting(kind="coverage", text="waits for devices")
-    )
-    verdict = follow(Fake([slow], [{"version": "2.1.0"}]), limit=-1.0)
-    assert not verdict.good
-    assert verdict.story == (
+    outcome = run([PROVING], [shadow(GOOD)], limit=-1.0)
+    assert not outcome.is_good
+    assert outcome.story == (
         "2.2.0 is not on every device after -1 seconds; `make up` goes on",
-        "2.2.0 waits: waits for devices",
+        "2.2.0 waits: waits: coverage",
     )

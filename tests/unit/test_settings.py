@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components import limits, naming
+from components import limits
 from components.checks import Kind
-from components.settings import KEYS, DeclaredDevice, Image, Settings, SettingsError, load
-from rollout.codec import camel
+from components.settings import KEYS, Settings, SettingsError, load, read
+from components.settings.common import CommonSettings
+from components.settings.firmware import FileImage, S3Image
+from components.settings.fleet import DeviceSettings
+from rollout.codec import camel_case
+from rollout.names import Names
 from rollout.release import Abort, AlarmGate, Approval, FailureLimit, Gate, Manifest, Pace, Window
 from rollout.rings import Share, ring_of
+from rollout.version import Version
 
 IMAGE = b"an image"
 DIGEST = hashlib.sha256(IMAGE).hexdigest()
@@ -95,12 +99,6 @@ VALID: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def clean_configuration() -> Iterator[None]:
-    yield
-    pulumi.runtime.set_all_config({})
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with an image and three devices' certificate requests."""
@@ -115,13 +113,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def configure(values: dict[str, Any]) -> None:
+def texts(values: dict[str, Any]) -> dict[str, str]:
     """As Pulumi hands it over: text as it is, all else as JSON."""
-    texts = {
+    return {"aws:region": "us-east-1"} | {
         f"iot-ota:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in values.items()
     }
-    pulumi.runtime.set_all_config({"aws:region": "us-east-1", **texts})
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -140,9 +137,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def mistakes(values: dict[str, Any], root: Path) -> list[str]:
-    configure(values)
     with pytest.raises(SettingsError) as raised:
-        load(root)
+        read(texts(values), root)
     assert isinstance(raised.value, pulumi.RunError), (
         "a mistake in the configuration shows no traceback"
     )
@@ -151,27 +147,27 @@ def mistakes(values: dict[str, Any], root: Path) -> list[str]:
 
 
 def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
-    configure(VALID)
-    loaded = load(root)
-    assert (loaded.environment, loaded.protect, loaded.log_retention_days) == ("staging", True, 30)
-    assert (loaded.notifications, loaded.tags, loaded.owns_account_settings) == (
+    loaded = read(texts(VALID), root)
+    assert loaded.common == CommonSettings(
+        environment="staging", protect=True, log_retention_days=30, tags={"team": "devices"}
+    )
+    assert (loaded.channel.notifications, loaded.owns_account_settings) == (
         ("ops@example.com",),
-        {"team": "devices"},
         False,
     )
-    assert loaded.image == Image(path="image.bin", source=None)
+    assert loaded.image == FileImage(root / "image.bin")
     fleet = loaded.fleet
     assert (fleet.name, fleet.hardware, fleet.device_type, fleet.initial_version) == (
         "iot-fleet",
         "gateway-a1",
         "gateway",
-        "2.0.0",
+        Version("2.0.0"),
     )
     assert fleet.rings == (Share(name="canary", percent=10.0), Share(name="broad", percent=90.0))
     assert fleet.devices == (
-        DeclaredDevice(serial="0001", ring="canary", csr=CSR),
-        DeclaredDevice(serial="0002", ring="broad", csr=CSR),
-        DeclaredDevice(serial="0003", ring="broad", csr=CSR),
+        DeviceSettings(serial="0001", ring="canary", csr=CSR),
+        DeviceSettings(serial="0002", ring="broad", csr=CSR),
+        DeviceSettings(serial="0003", ring="broad", csr=CSR),
     )
     manifest = loaded.manifest
     assert (manifest.channel, manifest.rollback, manifest.paused, manifest.halted) == (
@@ -181,13 +177,13 @@ def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
         False,
     )
     assert (manifest.firmware.version, manifest.firmware.sha256, manifest.firmware.size) == (
-        "2.1.0",
+        Version("2.1.0"),
         DIGEST,
         len(IMAGE),
     )
     assert (manifest.firmware.hardware, manifest.firmware.minimum_version) == (
         "gateway-a1",
-        "1.0.0",
+        Version("1.0.0"),
     )
     assert manifest.pace == Pace(
         maximum_per_minute=500,
@@ -221,26 +217,26 @@ def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
 def test_what_is_left_out_has_the_safe_default(root: Path) -> None:
     rings = [{"name": "all", "percent": 100}]
     firmware = {"version": "2.1.0", "image": "image.bin", "sha256": DIGEST}
-    configure(
-        {
-            "environment": "production",
-            "fleet": {"hardware": "gateway-a1", "rings": rings},
-            "firmware": firmware,
-        }
-    )
-    loaded = load(root)
-    assert loaded.protect, "a stack is protected unless it says otherwise"
+    values = {
+        "environment": "production",
+        "fleet": {"hardware": "gateway-a1", "rings": rings},
+        "firmware": firmware,
+    }
+    loaded = read(texts(values), root)
+    assert loaded.common.protect, "a stack is protected unless it says otherwise"
     assert not loaded.owns_account_settings, (
         "a stack leaves the account's settings alone unless it says otherwise"
     )
     assert not loaded.fleet.keys_in_state, (
         "devices bring their own keys unless the stack says otherwise"
     )
-    assert (loaded.log_retention_days, loaded.notifications, loaded.tags) == (30, (), {})
+    assert (loaded.common.log_retention_days, loaded.common.tags) == (30, {})
+    assert (loaded.channel.notifications, loaded.channel.signing_keys) == ((), ("1",))
+    assert loaded.channel.tls_only
     assert (loaded.fleet.name, loaded.fleet.device_type, loaded.fleet.initial_version) == (
         "iot-fleet",
         "device",
-        "1.0.0",
+        Version("1.0.0"),
     )
     assert [device.serial for device in loaded.fleet.devices] == ["0001", "0002", "0003"]
     assert loaded.manifest == Manifest(
@@ -250,14 +246,8 @@ def test_what_is_left_out_has_the_safe_default(root: Path) -> None:
 
 
 def test_a_count_declares_serials_in_the_rings_their_hash_says(root: Path) -> None:
-    configure(
-        {
-            **VALID,
-            "environment": "dev",
-            "fleet": {**VALID["fleet"], "devices": 100, "keysInState": True},
-        }
-    )
-    fleet = load(root).fleet
+    many = {**VALID["fleet"], "devices": 100, "keysInState": True}
+    fleet = read(texts({**VALID, "environment": "dev", "fleet": many}), root).fleet
     assert [device.serial for device in fleet.devices] == [
         f"{number:04d}" for number in range(1, 101)
     ]
@@ -266,14 +256,10 @@ def test_a_count_declares_serials_in_the_rings_their_hash_says(root: Path) -> No
 
 
 def test_an_image_in_s3_needs_its_size_and_digest_only(root: Path) -> None:
-    configure(
-        changed(
-            "firmware",
-            {"version": "2.1.0", "image": "s3://a-bucket/a1/2.1.0.bin", "sha256": OTHER, "size": 7},
-        )
-    )
-    loaded = load(root)
-    assert loaded.image == Image(path=None, source="a-bucket/a1/2.1.0.bin")
+    image = "s3://a-bucket/a1/2.1.0.bin"
+    firmware = {"version": "2.1.0", "image": image, "sha256": OTHER, "size": 7}
+    loaded = read(texts(changed("firmware", firmware)), root)
+    assert loaded.image == S3Image("a-bucket/a1/2.1.0.bin")
     assert (loaded.manifest.firmware.sha256, loaded.manifest.firmware.size) == (OTHER, 7)
 
 
@@ -776,6 +762,16 @@ def test_a_mistake_is_one_line_with_key_limit_and_fix(
         )
 
 
+def test_a_row_is_named_by_its_place_in_the_list(root: Path) -> None:
+    rows = ["canary", {"ring": "early", "sha256": OTHER}]
+    assert [
+        each.partition(";")[0] for each in mistakes(changed("rollout.approvals", rows), root)
+    ] == [
+        'iot-ota:rollout.approvals[0]: "canary"',
+        'iot-ota:rollout.approvals[1].ring: "early"',
+    ]
+
+
 def test_a_single_mistake_is_reported_alone(root: Path) -> None:
     """What stands in for a wrong value causes no further mistakes."""
     alone = [
@@ -852,43 +848,38 @@ def test_without_any_configuration_the_required_keys_are_named(root: Path) -> No
 def test_no_declared_device_means_no_ring_is_empty_and_no_size_is_known(root: Path) -> None:
     values = changed("fleet.devices", 0)
     values["rollout"]["gates"]["canary"]["minimumSucceeded"] = 500
-    configure(values)
-    assert load(root).fleet.devices == ()
+    assert read(texts(values), root).fleet.devices == ()
 
 
 def test_an_unknown_key_is_found_in_the_environment_that_pulumi_gives_a_program(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(root)
     pulumi.runtime.set_all_config({})
-    texts = {
-        f"iot-ota:{key}": value if isinstance(value, str) else json.dumps(value)
-        for key, value in VALID.items()
-    }
-    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(texts))
-    assert load(root).environment == "staging"
-    monkeypatch.setenv(
-        "PULUMI_CONFIG", json.dumps({**texts, "iot-ota:rolout": "{}", "other:rolout": "{}"})
-    )
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(texts(VALID)))
+    assert load().common.environment == "staging"
+    more = {"iot-ota:rolout": "{}", "other:rolout": "{}"}
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(texts(VALID) | more))
     with pytest.raises(SettingsError) as raised:
-        load(root)
+        load()
     assert [mistake.split(";")[0] for mistake in raised.value.mistakes] == ["iot-ota:rolout: {}"]
 
 
 @pytest.mark.parametrize(
     ("path", "keys"),
     [
-        ("rollout.gates.canary", {camel(field.name) for field in dataclasses.fields(Gate)}),
+        ("rollout.gates.canary", {camel_case(field.name) for field in dataclasses.fields(Gate)}),
         (
             "rollout.gates.canary.failureLimit",
-            {camel(field.name) for field in dataclasses.fields(FailureLimit)},
+            {camel_case(field.name) for field in dataclasses.fields(FailureLimit)},
         ),
         (
             "rollout.gates.canary.alarms.0",
-            {camel(field.name) for field in dataclasses.fields(AlarmGate)},
+            {camel_case(field.name) for field in dataclasses.fields(AlarmGate)},
         ),
-        ("rollout.abort.0", {camel(field.name) for field in dataclasses.fields(Abort)}),
-        ("rollout.approvals.0", {camel(field.name) for field in dataclasses.fields(Approval)}),
-        ("rollout.window", {camel(field.name) for field in dataclasses.fields(Window)}),
+        ("rollout.abort.0", {camel_case(field.name) for field in dataclasses.fields(Abort)}),
+        ("rollout.approvals.0", {camel_case(field.name) for field in dataclasses.fields(Approval)}),
+        ("rollout.window", {camel_case(field.name) for field in dataclasses.fields(Window)}),
     ],
 )
 def test_every_field_of_the_manifest_can_be_configured(
@@ -900,7 +891,13 @@ def test_every_field_of_the_manifest_can_be_configured(
     assert set(known.group(1).split(", ")) == keys
 
 
-KINDS = {name: kind for name, kind in vars(limits).items() if isinstance(kind, Kind)}
+KINDS = {name: kind for name, kind in vars(limits).items() if isinstance(kind, Kind)} | {
+    f"{name}.{field}": kind
+    for name, fields in vars(limits).items()
+    if isinstance(fields, dict)
+    for field, kind in fields.items()
+    if isinstance(kind, Kind)
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -914,7 +911,7 @@ def test_the_longest_names_fit_what_aws_takes() -> None:
     limits.CHANNEL.read(longest)
     limits.RING.read(longest)
     limits.SERIAL.read("s" * 98)
-    names = naming.Names(fleet=longest, suffix="0" * 8, channel=longest)
+    names = Names(fleet=longest, suffix="0" * 8, channel=longest)
     lengths = {
         "role or function (64)": (64, [names.controller, names.presign_role]),
         "bucket (63)": (63, [names.bucket]),
@@ -923,8 +920,8 @@ def test_the_longest_names_fit_what_aws_takes() -> None:
             128,
             [names.thing("s" * 98), names.thing_type("s" * 98), names.ring_group(longest)],
         ),
-        "job id (64)": (64, [f"{names.jobs}{longest}-{2**32}"]),
-        "rollback group (128)": (128, [f"{names.rollback_groups}{2**32}"]),
+        "job id (64)": (64, [f"{names.job_prefix}{longest}-{2**32}"]),
+        "rollback group (128)": (128, [f"{names.rollback_group_prefix}{2**32}"]),
     }
     too_long = {
         what: [name for name in made if len(name) > limit]
@@ -960,9 +957,9 @@ def paths(value: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def outcome(root: Path) -> Settings | SettingsError:
+def outcome(values: dict[str, Any], root: Path) -> Settings | SettingsError:
     try:
-        return load(root)
+        return read(texts(values), root)
     except SettingsError as error:
         str(error).encode()
         return error
@@ -975,8 +972,7 @@ def outcome(root: Path) -> Settings | SettingsError:
 def test_whatever_stands_at_a_key_only_a_settings_error_is_raised(
     root: Path, path: str, value: Any
 ) -> None:
-    configure(changed(path, value))
-    outcome(root)
+    outcome(changed(path, value), root)
 
 
 @settings(
@@ -986,8 +982,7 @@ def test_whatever_stands_at_a_key_only_a_settings_error_is_raised(
 def test_whatever_the_configuration_is_only_a_settings_error_is_raised(
     root: Path, values: dict[str, Any]
 ) -> None:
-    configure(values)
-    outcome(root)
+    outcome(values, root)
 
 
 @pytest.mark.parametrize(
@@ -995,8 +990,7 @@ def test_whatever_the_configuration_is_only_a_settings_error_is_raised(
 )
 def test_a_value_that_is_no_json_is_a_mistake_like_another(text: str, root: Path) -> None:
     for key in KEYS:
-        configure({**VALID, key: text})
-        result = outcome(root)
+        result = outcome({**VALID, key: text}, root)
         if isinstance(result, SettingsError):
             assert all(mistake.startswith(f"iot-ota:{key}") for mistake in result.mistakes), (
                 result.mistakes
@@ -1089,8 +1083,7 @@ def rollouts(draw: st.DrawFn) -> dict[str, Any]:
 def test_valid_settings_make_a_manifest_whose_text_reads_back_equal(
     root: Path, values: dict[str, Any]
 ) -> None:
-    configure(values)
-    manifest = load(root).manifest
+    manifest = read(texts(values), root).manifest
     assert Manifest.parse(manifest.text()) == manifest
     assert [ring.name for ring in manifest.rings] == [
         ring["name"] for ring in values["fleet"]["rings"]

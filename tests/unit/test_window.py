@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.release import Window
-from rollout.window import opens_at, parse_cron, parse_time
+from rollout.window import next_opening, parse_cron, parse_time
 
 TUESDAY = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
@@ -29,16 +29,16 @@ TUESDAY = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
     ],
 )
 def test_a_window_opens_when_cron_says(cron: str, minutes: int, opens: str | None) -> None:
-    found = opens_at(TUESDAY, None, Window(cron=cron, minutes=minutes))
+    found = next_opening(TUESDAY, None, Window(cron=cron, minutes=minutes))
     assert found == (parse_time(opens) if opens else None)
 
 
 def test_nothing_starts_before_the_start_time_even_in_a_window() -> None:
     window = Window(cron="0 * * * *", minutes=60)
-    assert opens_at(TUESDAY, "2026-12-01T02:30:00Z", window) == datetime(
+    assert next_opening(TUESDAY, "2026-12-01T02:30:00Z", window) == datetime(
         2026, 12, 1, 2, 30, tzinfo=UTC
     )
-    assert opens_at(TUESDAY, "2026-11-01T00:00:00Z", None) == TUESDAY
+    assert next_opening(TUESDAY, "2026-11-01T00:00:00Z", None) == TUESDAY
 
 
 @given(st.integers(0, 10**6), st.integers(0, 59), st.integers(0, 23), st.integers(1, 1430))
@@ -49,9 +49,9 @@ def test_a_window_is_open_at_the_time_it_names(
         TUESDAY + timedelta(seconds=later),
         Window(cron=f"{minute} {hour} * * *", minutes=minutes),
     )
-    opens = opens_at(now, None, window)
+    opens = next_opening(now, None, window)
     assert opens is not None
-    assert opens_at(opens, None, window) == opens
+    assert next_opening(opens, None, window) == opens
     assert now <= opens <= now + timedelta(days=1)
 
 

@@ -1,0 +1,1 @@
+"""The one way to AWS: what controller, operators and sandbox read there and change."""

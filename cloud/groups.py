@@ -1,0 +1,66 @@
+"""Thing groups: those that a rollback makes, and those that a device is in."""
+
+from __future__ import annotations
+
+from botocore.exceptions import ClientError
+
+from cloud.clients import Clients, attempt, is_missing, list_all
+from rollout.names import Names
+
+
+class RollbackGroups:
+    """The thing groups of devices that return to the last good release, by the rollback's
+    sequence."""
+
+    def __init__(self, clients: Clients, names: Names) -> None:
+        self._clients, self._names = clients, names
+
+    def sequences(self) -> frozenset[int]:
+        """Of the groups that exist."""
+        groups = list_all(
+            self._clients.iot,
+            "list_thing_groups",
+            "thingGroups",
+            namePrefixFilter=self._names.rollback_group_prefix,
+        )
+        found = (self._names.rollback_sequence(group["groupName"]) for group in groups)
+        return frozenset(sequence for sequence in found if sequence is not None)
+
+    def create(self, sequence: int) -> str:
+        """The group's ARN; it is made where it is not there (the call may be repeated)."""
+        about = f"Devices that return to the last good release of {self._names.channel}"
+        answer = self._clients.iot.create_thing_group(
+            thingGroupName=self._names.rollback_group(sequence),
+            thingGroupProperties={"thingGroupDescription": about},
+        )
+        return str(answer["thingGroupArn"])
+
+    def delete(self, sequence: int) -> None:
+        self._clients.iot.delete_thing_group(thingGroupName=self._names.rollback_group(sequence))
+
+    def members(self, sequence: int) -> set[str]:
+        things = list_all(
+            self._clients.iot,
+            "list_things_in_thing_group",
+            "things",
+            thingGroupName=self._names.rollback_group(sequence),
+        )
+        return set(things)
+
+    def add(self, sequence: int, thing: str) -> None:
+        attempt(
+            self._clients.iot.add_thing_to_thing_group,
+            thingGroupName=self._names.rollback_group(sequence),
+            thingName=thing,
+        )
+
+
+def groups_of_thing(clients: Clients, thing: str) -> set[str] | None:
+    """The names of the groups that a thing is in; None where there is no such thing."""
+    groups = list_all(clients.iot, "list_thing_groups_for_thing", "thingGroups", thingName=thing)
+    try:
+        return {group["groupName"] for group in groups}
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise

@@ -1,0 +1,75 @@
+"""The limits, of AWS or of one setting against another, that a release meets while it runs; what a
+single setting may hold is checked when the stack file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from forecast.assumptions import Assumptions
+from forecast.course import Course
+from rollout.job_document import MAX_DOCUMENT, artifact_url, job_document, release_statement
+from rollout.jws import RELEASE_TYPE, compact_jws, signing_input
+from rollout.names import CONTROLLER_SECONDS, ENROLLED_A_RUN, ROLLBACK, Names
+from rollout.release import Manifest
+
+WRITES_AN_UPDATE = 7
+"""Requests of a device to the jobs data plane: start-next, five reports, the result."""
+HIGHEST_SEQUENCE = 10**10 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A limit, and how near this release comes."""
+
+    what: str
+    value: float
+    limit: float
+    kept: bool
+    source: str
+
+
+def check_limits(
+    manifest: Manifest, assumptions: Assumptions, courses: Sequence[Course]
+) -> tuple[Limit, ...]:
+    """Every limit, over all the courses that the release may take."""
+    rate, timeout = manifest.pace.maximum_per_minute, manifest.in_progress_timeout_minutes
+    update, url_seconds = assumptions.update_minutes[1], manifest.presigned_url_seconds
+    names = Names(fleet="", suffix="s" * 8, channel=manifest.channel)
+    longest_ring = max(*(ring.name for ring in manifest.rings), ROLLBACK, key=len)
+    job_id = len(names.job(longest_ring, HIGHEST_SEQUENCE))
+    document = document_size(manifest)
+    jobs = max(course.most_jobs for course in courses)
+    enrolling, limit = ENROLLED_A_RUN / 100, CONTROLLER_SECONDS
+    writes = round(max(course.most_begun for course in courses) * WRITES_AN_UPDATE / 60, 1)
+    found = [
+        ("devices reached a minute", rate, 1000, "CreateJob maximumPerMinute; quota L-026DF298"),
+        ("minutes until a silent device times out", timeout, 10_080, "CreateJob timeoutConfig"),
+        ("longest update, of the time-out's minutes", update, timeout, "inProgressTimeoutMinutes"),
+        ("seconds that a presigned URL lives", url_seconds, 3600, "CreateJob expiresInSec"),
+        ("characters of the job document", document, MAX_DOCUMENT, "CreateJob document"),
+        ("characters of the longest job id", job_id, 64, "CreateJob jobId"),
+        ("targets of a job", 1, 100, "CreateJob targets; AssociateTargetsWithJob"),
+        ("jobs of the channel at once", jobs, 500, "concurrent jobs; quota L-FBF5CD89"),
+        ("groups of a device: ring, rollback", 2, 10, "thing groups per thing, 2020 limits page"),
+        ("seconds to enrol a run's devices", enrolling, limit, "AddThingToThingGroup 100/s"),
+        (
+            "device requests a second in the busiest minute",
+            *(writes, 200, "jobs data plane writes, 2020 limits page"),
+        ),
+    ]
+    return tuple(
+        Limit(what=what, value=value, limit=limit, kept=value <= limit, source=source)
+        for what, value, limit, source in found
+    )
+
+
+def document_size(manifest: Manifest) -> int:
+    """Characters of the release's job document, with names as long as they get."""
+    signature = b"\x30\x44" + (b"\x02\x20" + b"\x7f" * 32) * 2
+    channel, firmware = manifest.channel, manifest.firmware
+    statement = release_statement(channel, firmware, HIGHEST_SEQUENCE, downgrade=True)
+    key = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/" + "0" * 36
+    url = artifact_url("b" * 63, "us-gov-west-1", "amazonaws.com", firmware.key)
+    jws = compact_jws(signing_input(RELEASE_TYPE, key, statement), signature)
+    return len(job_document(jws, url))

@@ -1,0 +1,239 @@
+"""One release on one simulated fleet, driven minute by minute by the `decide` and `list_actions`
+that run in AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import ceil
+
+from forecast.assumptions import DAY, START, Assumptions
+from forecast.simulated_fleet import SimulatedFleet
+from forecast.simulated_job import SimulatedJob
+from rollout import actions as act
+from rollout.decide import decide
+from rollout.gates import ROLLBACK_PATIENCE
+from rollout.names import ROLLBACK, Names
+from rollout.observed import Alarm, Observed
+from rollout.orders import ApprovalOrder, Order, Orders, RollbackOrder
+from rollout.release import Firmware, Manifest
+from rollout.state import NEEDS_A_PERSON, Event, Offer, State
+from rollout.version import Version
+
+HORIZON = 120 * DAY
+"""Minutes after which a simulation ends, whatever still goes on."""
+NAMES = Names(fleet="forecast", suffix="00000000", channel="forecast")
+
+
+class Simulation:
+    """The controller, people and alarms around a simulated fleet. Times are in minutes.
+
+    `has_last_good=False` is a channel's first release. `skip=False` goes through every minute,
+    also those in which nothing can change; the course is the same.
+
+    >>> Simulation(manifest, Assumptions(devices=10_000, failing=1.0)).run().fleet.exposed
+    70
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        assumptions: Assumptions,
+        *,
+        start: int = START,
+        has_last_good: bool = True,
+        skip: bool = True,
+    ) -> None:
+        self.manifest, self.assumptions = manifest, assumptions
+        self.start, self.skip = start, skip
+        self.fleet = SimulatedFleet(manifest, assumptions)
+        self.state, self.orders = State(), Orders()
+        self.events: list[Event] = []
+        self.writes = 0
+        """Runs of the controller that wrote the state."""
+        self.released: int | None = None
+        """When the last ring passed."""
+        if has_last_good:
+            self._settle_last_good()
+
+    def run(self, horizon: int = HORIZON) -> Simulation:
+        """Runs until nothing can change any more, or for `horizon` minutes."""
+        while self.fleet.minute < horizon:
+            has_acted = self._control()
+            is_rolling = self.fleet.roll_out()
+            minute = self._next_minute(is_busy=has_acted or is_rolling)
+            if minute is None:
+                break
+            self.fleet.advance(min(minute, horizon), has_joiners=self._has_joiners)
+        return self
+
+    def _settle_last_good(self) -> None:
+        """A channel that has released before: every ring runs the last good release, and has its
+        job."""
+        size, hardware = self.manifest.firmware.size, self.manifest.firmware.hardware
+        version = Version("0.0.0-0")
+        good = Firmware(version=version, sha256="0" * 64, size=size, hardware=hardware)
+        offer = Offer(sequence=self.start - 1, firmware=good, seen=True)
+        self.state = State(
+            sequence=offer.sequence,
+            last_good=good,
+            stable=dict.fromkeys(self.fleet.rings, offer),
+            versions={good.version: good.sha256},
+        )
+        for ring in self.fleet.rings.values():
+            job = self.fleet.jobs[NAMES.job(ring.name, offer.sequence)] = SimulatedJob(ring.name)
+            job.ended["same"] = ring.size
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return float(self.start + 60 * self.fleet.minute)
+
+    # The controller
+
+    def _control(self) -> bool:
+        """One run of the controller; whether it did anything. If not, neither will the next, until
+        something happens."""
+        before, orders = self.state, self.orders
+        self._approve()
+        self._order_rollback()
+        observed = self._observe()
+        self.state = decide(self.manifest, before, observed, self.now, NAMES)
+        if self.state != before:
+            self._record()
+        actions = act.list_actions(self.state, observed, NAMES)
+        is_changed = [self._apply(action) for action in actions]
+        return self.state != before or self.orders is not orders or any(is_changed)
+
+    def _record(self) -> None:
+        self.writes += 1
+        for event in self.state.decisions:
+            if event.at != self.now:
+                continue
+            self.events.append(event)
+            if event.ring and event.what == "started":
+                self.fleet.rings[event.ring].started = self.fleet.minute
+            if event.ring and event.what == "passed":
+                self.fleet.rings[event.ring].passed = self.fleet.minute
+            if event.what == "last-good":
+                self.released = self.fleet.minute
+
+    def _observe(self) -> Observed:
+        fleet, rollback = self.fleet, self.state.rollback
+        enrolled = exposed = 0
+        if rollback and rollback.done_at is None:
+            group = fleet.groups.get(rollback.offer.sequence)
+            enrolled = group.members if group else 0
+            exposing = [fleet.jobs[name] for name in rollback.exposing_jobs if name in fleet.jobs]
+            exposed = sum(job.exposed for job in exposing)
+        return Observed(
+            jobs={name: job.describe() for name, job in fleet.jobs.items()},
+            alarms=self._alarms(),
+            orders=self.orders,
+            groups=frozenset(fleet.groups),
+            enrolled=enrolled,
+            unenrolled=exposed - enrolled,
+        )
+
+    def _apply(self, action: act.Action) -> bool:
+        """Carries an action out; whether it changed anything."""
+        fleet = self.fleet
+        match action:
+            case act.Create():
+                sequence = action.offer.sequence
+                job_id = NAMES.job(action.ring, sequence)
+                if action.proving:
+                    fleet.create_candidate(job_id, action.ring)
+                elif action.ring == ROLLBACK:
+                    fleet.create_rollback(job_id, sequence)
+                else:
+                    fleet.create_stable(job_id, action.ring)
+            case act.Cancel():
+                fleet.cancel(fleet.jobs[action.job])
+            case act.Disarm():
+                fleet.jobs[action.job].abort, fleet.jobs[action.job].is_proving = (), False
+            case act.Enroll():
+                job_id = NAMES.job(ROLLBACK, action.sequence)
+                return fleet.enroll(action.sequence, action.exposing_jobs, job_id)
+            case act.RemoveGroup():
+                del fleet.groups[action.sequence]
+        return True
+
+    # People and alarms
+
+    def _approve(self) -> None:
+        waiting, delay = self.state.waiting, self.assumptions.approval_minutes
+        if waiting.kind != "approval" or waiting.ring is None:
+            return
+        ring, minute = self.fleet.rings[waiting.ring], self.fleet.minute
+        ring.approval_asked = minute if ring.approval_asked is None else ring.approval_asked
+        if delay is not None and minute >= ring.approval_asked + delay:
+            approval = ApprovalOrder(
+                ring=ring.name, sha256=self.manifest.firmware.sha256, order=self._order()
+            )
+            self.orders = replace(self.orders, approvals=(*self.orders.approvals, approval))
+
+    def _order_rollback(self) -> None:
+        at = self._rollback_ordered_at()
+        if at is not None and self.fleet.minute >= at and self.orders.rollback is None:
+            order = RollbackOrder(sha256=self.manifest.firmware.sha256, order=self._order())
+            self.orders = replace(self.orders, rollback=order)
+
+    def _order(self) -> Order:
+        return Order(by="forecast", at=self.now, why="assumed")
+
+    def _rollback_ordered_at(self) -> int | None:
+        after = self.assumptions.rollback_ordered_after
+        return None if after is None or self.released is None else self.released + after
+
+    def _alarms(self) -> dict[str, Alarm]:
+        names = {gate.name for ring in self.manifest.rings for gate in ring.gate.alarms}
+        alarms = {name: Alarm(state="OK", since=0.0) for name in sorted(names)}
+        red, name = self._alarm_at(), self.assumptions.alarm
+        if name in alarms and red is not None and red <= self.fleet.minute:
+            alarms[name] = Alarm(state="ALARM", since=float(self.start + 60 * red))
+        return alarms
+
+    def _alarm_at(self) -> int | None:
+        after, installed = self.assumptions.alarm_after, self.fleet.first_installed
+        return None if after is None or installed is None else installed + after
+
+    # Time
+
+    def _next_minute(self, *, is_busy: bool) -> int | None:
+        """The next minute in which something can change; None where nothing can any more."""
+        minute = self.fleet.minute
+        if is_busy:
+            return minute + 1
+        coming = [*self.fleet.upcoming(has_joiners=self._has_joiners), *self._upcoming()]
+        if not coming:
+            return None
+        return max(min(coming), minute + 1) if self.skip else minute + 1
+
+    @property
+    def _has_joiners(self) -> bool:
+        """Joiners are counted while the release moves on by itself."""
+        return self.state.candidate is not None and self.state.waiting.kind not in NEEDS_A_PERSON
+
+    def _upcoming(self) -> Iterator[int]:
+        """Minutes in which the controller, a person or an alarm acts."""
+        state, minute = self.state, self.fleet.minute
+        times = [state.waiting.until]
+        if state.rollback:
+            times.append(state.rollback.started_at + ROLLBACK_PATIENCE)
+        for name, progress in state.candidate.rings.items() if state.candidate else ():
+            ring = self.manifest.ring(name)
+            if ring and ring.gate.deadline_minutes is not None and progress.passed_at is None:
+                times.append(progress.started_at + ring.gate.deadline_minutes * 60)
+        # the first run of the controller at or after each of them
+        yield from (ceil((at - self.start) / 60) for at in times if at and at > self.now)
+        for at in (self._alarm_at(), self._rollback_ordered_at()):
+            if at is not None and at > minute:
+                yield at
+        waiting, delay = state.waiting, self.assumptions.approval_minutes
+        if waiting.kind == "approval" and waiting.ring and delay is not None:
+            asked = self.fleet.rings[waiting.ring].approval_asked
+            if asked is None:
+                yield minute + 1
+            elif asked + delay > minute:
+                yield asked + delay

@@ -1,0 +1,127 @@
+"""What the changing commands share: each looks, says what will happen, asks, and writes
+control.json.
+
+The controller obeys within its next run: control.json wakes it at once, its tick within a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import TypeAlias
+
+from cloud.bucket import Overtaken
+from cloud.channel import OrdersFile
+from ops.errors import OpsError
+from ops.snapshot import Snapshot
+from ops.stack import add_stack_arguments, open_access
+from ops.terminal import ask_consent, say, user_name
+from ops.text import format_time, one_line
+from rollout.observed import Counts
+from rollout.orders import Order, Orders
+from rollout.state import Candidate, Offer, Progress, State
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run: TypeAlias = "Callable[[Command, argparse.Namespace], None]"
+Change = Callable[[Orders, Order], Orders]
+"""The orders with a new one in them."""
+
+MAX_WRITES = 5
+"""How often an order is written again over somebody else's who was faster."""
+
+
+def add_changing_command(
+    commands: Subparsers, name: str, text: str, run: Run
+) -> argparse.ArgumentParser:
+    """Registers a command that changes something."""
+    description = f"{text}. Says what will happen, and asks."
+    parser = commands.add_parser(name, help=text, description=description)
+    add_stack_arguments(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    why = "the reason, which is recorded; asked for when missing"
+    parser.add_argument("--why", metavar="TEXT", help=why)
+    parser.set_defaults(run=lambda args: run(Command(args), args))
+    return parser
+
+
+class Command:
+    """One changing command: where it works, who gives it, and what they said in advance."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        access = open_access(args)
+        self.channel, self.stack, self.is_agreed = access.channel, access.stack, bool(args.yes)
+        self._why, self._by = args.why, f"{access.caller} ({user_name()})"
+
+    def check_readable(self, file: OrdersFile) -> None:
+        """Raises OpsError when control.json is unreadable: somebody's order may be in it."""
+        if file.problem:
+            raise OpsError(
+                f"control.json is unreadable ({one_line(file.problem)}), which counts as a halt; it"
+                f" was left as it is. `{self.stack.command('resume --replace')}` writes a new one"
+                " (the bucket keeps the old version)"
+            )
+
+    def require_state(self, snapshot: Snapshot, verb: str) -> State:
+        """The controller's state. Raises OpsError without one that can be trusted, or a readable
+        control.json."""
+        self.check_readable(snapshot.orders_file)
+        if snapshot.untrusted:
+            raise OpsError(
+                f"`{verb}` needs the controller's state, and {one_line(snapshot.untrusted.why)}:"
+                f" `{self.stack.command('resume')}` says what starting afresh means; `halt` works"
+            )
+        if snapshot.state is None:
+            raise OpsError(f"the controller has not run yet: `{verb}` has nothing to work on")
+        return snapshot.state
+
+    def sum_counts(self, offers: Iterable[tuple[str, Offer]]) -> Counts:
+        """The devices of the jobs of these offers (by ring), added up."""
+        names = (self.channel.names.job(ring, offer.sequence) for ring, offer in offers)
+        counts = [job.counts for job in self.channel.jobs.get_all(names).values()]
+        sums = {one.name: sum(getattr(c, one.name) for c in counts) for one in fields(Counts)}
+        return Counts(**sums)
+
+    def give_order(
+        self, lines: Iterable[str], change: Change, *, replace_unreadable: bool = False
+    ) -> None:
+        """Says what will happen, asks, and writes the order."""
+        order = self.ask_order(lines)
+        if not self.write_order(order, change, replace_unreadable=replace_unreadable):
+            say("Somebody else gave the same order meanwhile: theirs stands.")
+
+    def ask_order(self, lines: Iterable[str]) -> Order:
+        """Says what will happen; the order of the person who agreed. Raises OpsError when they did
+        not."""
+        lines = [self.stack.title, *(f"  {line}" for line in lines)]
+        why = ask_consent(lines, why=self._why, yes=self.is_agreed)
+        return Order(by=self._by, at=time.time(), why=why)
+
+    def write_order(
+        self, order: Order, change: Change, *, replace_unreadable: bool = False
+    ) -> bool:
+        """Changes control.json, and again where somebody else changed it meanwhile; whether the
+        order stands in it then. Raises OpsError in the end."""
+        for _ in range(MAX_WRITES):
+            file = self.channel.orders()
+            if not replace_unreadable:
+                self.check_readable(file)
+            now = change(file.orders, order)
+            try:
+                if now != file.orders or file.problem:
+                    self.channel.write_orders(now, file.etag)
+            except Overtaken:
+                continue
+            more = (now.resume, now.retry, now.rollback, *now.approvals)
+            stands = order in (now.paused, now.halted, *(one.order for one in more if one))
+            if stands:
+                say(f"Recorded in control.json: {order.by}, {format_time(order.at)}: {order.why}")
+            return stands
+        raise OpsError(f"control.json was changed by others {MAX_WRITES} times: try again")
+
+
+def open_rings(candidate: Candidate | None) -> dict[str, Progress]:
+    """The rings that have started the candidate and not passed."""
+    rings = candidate.rings if candidate else {}
+    return {ring: progress for ring, progress in rings.items() if progress.passed_at is None}

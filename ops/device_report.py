@@ -1,0 +1,159 @@
+"""One device, as data: what it runs, what it should run, its jobs, and why.
+
+In JSON the fields are in camelCase and those that are None are left out (rollout.codec.encode).
+Times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cloud import shadows
+from cloud.channel import Channel
+from cloud.groups import groups_of_thing
+from cloud.jobs import Execution
+from cloud.shadows import Reported
+from ops.errors import OpsError
+from ops.failures import describe_failure
+from ops.snapshot import Snapshot, take_snapshot
+from ops.stack import Stack
+from ops.text import one_line
+from rollout.names import ROLLBACK
+from rollout.state import Offer, State
+
+MAX_JOBS = 10
+"""Executions that are shown, the newest ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionReport(Execution):
+    """One job of the channel on the device."""
+
+    ring: str
+    sequence: int
+    description: str
+    details: dict[str, str]
+    """What the device said of it."""
+    why: str | None = None
+    """Why it ended as it did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReport:
+    thing: str
+    ring: str | None = None
+    reported: Reported | None = None
+    """What the device says that it runs."""
+    should_run: Offer | None = None
+    """The newest offer that is meant for the device."""
+    rollbacks: tuple[int, ...]
+    """Sequences of the rollbacks that brought it back, or are to."""
+    jobs: tuple[ExecutionReport, ...]
+    """The newest offer first."""
+    why: tuple[str, ...] = ()
+    """What all this means, in sentences."""
+
+
+def report_device(channel: Channel, stack: Stack, name: str) -> DeviceReport:
+    """What is known of a thing, or of the declared device with this serial. Raises OpsError when
+    there is no such thing."""
+    thing = stack.device_names.get(name, name)
+    groups = groups_of_thing(channel.clients, thing)
+    if groups is None:
+        declared = ", ".join(sorted(stack.device_names))
+        known = f"; the stack's declared devices are {declared}" if declared else ""
+        raise OpsError(f"there is no thing {name} in {stack.region}{known}")
+    ring = next((r for r, group in stack.ring_group_names.items() if group in groups), None)
+    sequences = (channel.names.rollback_sequence(group) for group in groups)
+    rollbacks = tuple(sorted(sequence for sequence in sequences if sequence is not None))
+    seen, reported = take_snapshot(channel), shadows.reported(channel.clients, thing)
+    if reported:
+        version, hardware = one_line(reported.version), one_line(reported.hardware)
+        sha256 = one_line(reported.sha256)
+        reported = replace(reported, version=version, sha256=sha256, hardware=hardware)
+    report = DeviceReport(
+        thing=thing,
+        ring=ring,
+        reported=reported,
+        should_run=_find_offer(seen.state, ring, rollbacks),
+        rollbacks=rollbacks,
+        jobs=_list_executions(channel, thing),
+    )
+    return replace(report, why=tuple(_explain(report, seen)))
+
+
+def _find_offer(state: State | None, ring: str | None, rollbacks: tuple[int, ...]) -> Offer | None:
+    """The newest offer that is meant for the device."""
+    if state is None or ring is None:
+        return None
+    progress = state.candidate.rings.get(ring) if state.candidate else None
+    offer = progress.offer if progress else state.stable.get(ring)
+    back = state.rollback.offer if state.rollback else None
+    if back and back.sequence in rollbacks and (offer is None or back.sequence > offer.sequence):
+        return back
+    return offer
+
+
+def _list_executions(channel: Channel, thing: str) -> tuple[ExecutionReport, ...]:
+    """The channel's jobs of the device, the newest offer first."""
+    names, executions = channel.names, channel.jobs.of_thing(thing)
+    executions.sort(key=lambda one: (names.job_sequence(one.job) or 0, one.number), reverse=True)
+    return tuple(_report_execution(channel, one) for one in executions[:MAX_JOBS])
+
+
+def _report_execution(channel: Channel, execution: Execution) -> ExecutionReport:
+    ring, sequence = channel.names.split_job(execution.job) or ("", 0)
+    said = channel.jobs.status_details(execution).items()
+    details = {key: one_line(value) for key, value in said}
+    job, status = channel.jobs.get(execution.job), execution.status
+    is_explained = status in ("FAILED", "TIMED_OUT", "REJECTED") or (
+        status == "SUCCEEDED" and "reason" in details
+    )
+    return ExecutionReport(
+        **vars(execution),
+        ring=ring,
+        sequence=sequence,
+        description=one_line(job.description) if job else "",
+        details=details,
+        why=describe_failure(status, details) if is_explained else None,
+    )
+
+
+def _explain(report: DeviceReport, seen: Snapshot) -> Iterator[str]:
+    """What the report means, in sentences."""
+    runs, should = report.reported, report.should_run
+    rollback = seen.state.rollback if seen.state else None
+    if not report.ring:
+        yield "it is in no ring of this stack, so no release reaches it"
+    if runs is None:
+        yield "it has never reported what it runs"
+    if seen.untrusted:
+        yield f"what it should run cannot be told: {one_line(seen.untrusted.why)}"
+    elif should and runs and should.firmware.sha256 == runs.sha256:
+        yield f"it runs {runs.version}, as it should"
+    elif should and runs:
+        why = _explain_difference(report.jobs, should)
+        yield f"it runs {runs.version}, it should run {should.firmware.version}{why}"
+    for sequence in report.rollbacks:
+        does = f"{ROLLBACK}-{sequence} brings it back"
+        if rollback and rollback.offer.sequence == sequence:
+            verb = "brings" if rollback.done_at is None else "brought"
+            to = rollback.offer.firmware.version
+            does = f"{ROLLBACK}-{sequence} {verb} it back to {to}, after {rollback.failed} failed"
+        yield f"it was exposed to a release that was taken back; {does}"
+
+
+def _explain_difference(jobs: tuple[ExecutionReport, ...], should: Offer) -> str:
+    """Why a device does not run what it should, to follow that it does not."""
+    job = next((job for job in jobs if job.sequence == should.sequence), None)
+    if job is None:
+        return "; AWS has not given it that job"
+    match job.status:
+        case "QUEUED":
+            return ": it has not taken the job: it is offline, or busy with another"
+        case "IN_PROGRESS":
+            return f": it is at it (step {job.details.get('step', 'unknown')})"
+        case "CANCELED":
+            return ": its job was cancelled before it began"
+    return f": {job.why or job.status.lower()}"

@@ -1,0 +1,300 @@
+"""Reports, and parts of them, as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ops.device_report import DeviceReport, ExecutionReport
+from ops.failures import FailureReport
+from ops.report import (
+    FINE,
+    NEEDED,
+    AlarmReport,
+    ControllerReport,
+    Report,
+    RingReport,
+    RollbackReport,
+)
+from ops.text import (
+    count_devices,
+    describe_firmware,
+    format_duration,
+    format_since,
+    format_time,
+    format_until,
+    one_line,
+)
+from rollout.observed import Counts
+from rollout.orders import Order, Orders
+from rollout.state import Event, Waiting
+
+BAR = 20
+"""Characters of a ring's bar, and up to one more for each kind of which there are few."""
+STATUSES = (
+    ("succeeded", "succeeded", "█", "#", "green"),
+    ("failed", "failed", "✗", "x", "red"),
+    ("timed_out", "timed out", "!", "!", "magenta"),
+    ("in_progress", "in progress", "▒", "~", "yellow"),
+    ("queued", "queued", "·", ".", "dim"),
+    ("rejected", "rejected", "r", "r", "blue"),
+)
+"""Field of Counts, its name, its mark in a bar, the mark where the terminal has only ASCII, its
+colour."""
+VERDICTS = {FINE: ("Fine: nobody is needed.", "green"), NEEDED: ("A person is needed:", "bold red")}
+UNKNOWN_VERDICT = ("Cannot tell: the controller has not run yet.", "yellow")
+
+
+def is_ascii_only(console: Console) -> bool:
+    return not console.encoding.lower().startswith("utf")
+
+
+# The channel
+
+
+def render_status(report: Report, *, ascii_only: bool) -> RenderableType:
+    """The whole report."""
+    title = f"Channel {report.channel} of {report.fleet} ({report.region})"
+    verdict, style = VERDICTS.get(report.code, UNKNOWN_VERDICT)
+    parts: list[RenderableType] = [
+        Text.assemble((title, "bold"), f", {format_time(report.at)}"),
+        Text(verdict, style=style),
+        *(Text(f"  - {need}", style=style) for need in report.needs),
+        Text(),
+        *map(Text, _describe_release(report)),
+        Text(),
+        render_rings(report.rings, ascii_only=ascii_only),
+    ]
+    for heading, lines in (
+        ("Gates", _describe_gates(report)),
+        ("Rollback", _describe_rollback(report.rollback, report.at)),
+        ("Orders in control.json", _describe_orders(report.orders, report.orders_problem)),
+        ("Why devices fail", _describe_failures(report.failures)),
+        ("Alarms", map(_describe_alarm, report.alarms)),
+        ("Last decisions", (f"{format_time(e.at)}  {describe_event(e)}" for e in report.decisions)),
+    ):
+        if texts := [Text(f"  {line}") for line in lines]:
+            parts += [Text(), Text(heading, style="bold"), *texts]
+    return Group(*parts)
+
+
+def render_progress(report: Report, *, ascii_only: bool) -> RenderableType:
+    """The rings and what they wait for: what changes while a release goes on."""
+    waiting = Text(waiting_line(report.waiting, report.at), style="dim")
+    return Group(render_rings(report.rings, ascii_only=ascii_only), waiting)
+
+
+def progress_line(report: Report) -> str:
+    """As `render_progress`, in one line, for where there is no terminal."""
+    rings = (
+        f"{ring.name} {ring.version}: {describe_counts(ring.counts)}."
+        for ring in report.rings
+        if ring.counts
+    )
+    return "  ".join([*rings, waiting_line(report.waiting, report.at)])
+
+
+def render_rings(rings: Iterable[RingReport], *, ascii_only: bool) -> RenderableType:
+    """The rings' devices as bars, and what their marks mean."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Ring", "Phase", "Version", "Devices"):
+        table.add_column(column, no_wrap=True)
+    table.add_column()
+    for ring in rings:
+        table.add_row(
+            Text(ring.name),
+            ring.phase,
+            Text(str(ring.version or "-")),
+            ring_bar(ring.counts or Counts(), ascii_only=ascii_only),
+            describe_counts(ring.counts),
+        )
+    legend = Text("  ")
+    for _, name, mark, ascii_mark, style in STATUSES:
+        legend.append(f"{ascii_mark if ascii_only else mark} ", style=style)
+        legend.append(f"{name}  ", style="dim")
+    return Group(table, legend)
+
+
+def ring_bar(counts: Counts, *, ascii_only: bool) -> Text:
+    """Devices by status as their parts of one bar: whatever is there at all has a mark."""
+    sizes = [(getattr(counts, field), *marks) for field, _, *marks in STATUSES]
+    total, bar, begin, seen = sum(size for size, *_ in sizes) or 1, Text(), 0, 0
+    for size, mark, ascii_mark, style in sizes:
+        seen += size
+        end = round(BAR * seen / total)
+        length = max(end - begin, 1 if size else 0)
+        bar.append((ascii_mark if ascii_only else mark) * length, style=style)
+        begin = end
+    return bar
+
+
+def describe_counts(counts: Counts | None) -> str:
+    """Devices by status, those of which there are any."""
+    if counts is None:
+        return "no job"
+    numbers = [(getattr(counts, field), name) for field, name, *_ in STATUSES]
+    return ", ".join(f"{number} {name}" for number, name in numbers if number) or "no device yet"
+
+
+def waiting_line(waiting: Waiting, now: float) -> str:
+    """What the controller waits for, and until when."""
+    ring = f"ring {waiting.ring}: " if waiting.ring else ""
+    until = f" ({format_until(waiting.until, now)})" if waiting.until else ""
+    return f"{ring}{waiting.text}{until}"
+
+
+def describe_event(event: Event) -> str:
+    """One decision of the controller: what, of which version, in which ring, and why."""
+    about = "".join(f" {part}" for part in (event.version, event.ring) if part)
+    return f"{event.what}{about}: {one_line(event.why)}"
+
+
+def describe_order(order: Order) -> str:
+    return f"by {one_line(order.by)}, {format_time(order.at)}: {one_line(order.why)}"
+
+
+def _describe_release(report: Report) -> Iterator[str]:
+    release, manifest, now = report.release, report.manifest, report.at
+    if release:
+        since = f", since {format_since(release.since, now)}" if release.since else ""
+        sequence = "" if release.sequence is None else f", sequence {release.sequence}"
+        firmware = describe_firmware(release.firmware)
+        yield f"Release     {firmware}, {release.phase}{sequence}{since}"
+    else:
+        yield "Release     none yet"
+    if manifest is None:
+        yield f"Stack file  its manifest cannot be read: {report.manifest_problem}"
+    elif release is None or manifest.firmware.sha256 != release.firmware.sha256:
+        yield f"Stack file  names {describe_firmware(manifest.firmware)}"
+    yield f"Waits for   {waiting_line(report.waiting, now)}"
+    yield f"            ends when {report.ends_when}"
+    previous = describe_firmware(report.previous_good)
+    yield f"Last good   {describe_firmware(report.last_good)}; before it {previous}"
+    if report.halt:
+        yield f"Halt        {report.halt.id}: {report.halt.why}. It ends with `{report.halt.end}`"
+    yield f"Controller  {_describe_controller(report.controller, now)}"
+
+
+def _describe_controller(controller: ControllerReport, now: float) -> str:
+    ran = "did not run in the last hour"
+    if controller.last_run:
+        ran = f"ran in the minute of {format_since(controller.last_run, now)}"
+    changed = controller.state_changed
+    return f"{ran}; its state last changed {format_since(changed, now)}" if changed else ran
+
+
+def _describe_gates(report: Report) -> Iterator[str]:
+    """Of the rings that are measured now."""
+    for ring in report.rings:
+        if ring.phase == "proving":
+            yield from _describe_gate(ring, report.at)
+
+
+def _describe_gate(ring: RingReport, now: float) -> Iterator[str]:
+    gate, limit, counts = ring.gate, ring.gate.failure_limit, ring.counts or Counts()
+    finished, succeeded, failing = (
+        "nothing yet" if percent is None else f"{percent:g} %"
+        for percent in (ring.finished_percent, ring.succeeded_percent, ring.failing_percent)
+    )
+    yield (
+        f"{ring.name}: finished {finished} of at least {gate.coverage_percent:g} %,"
+        f" succeeded {succeeded} of at least {gate.success_percent:g} %"
+        f" and {counts.succeeded} of at least {gate.minimum_succeeded}"
+    )
+    soak = "the soak is over"
+    if ring.soak_ends_at is None:
+        soak = f"the soak of {format_duration(gate.soak_minutes * 60)} has not begun"
+    elif ring.soak_ends_at > now:
+        soak = f"soaks {format_until(ring.soak_ends_at, now)}"
+    yield (
+        f"  fails above {limit.percent:g} % failed or timed out, once {limit.minimum} have"
+        f" finished: now {failing}; {soak}"
+    )
+    if gate.approval:
+        yield f"  needs an approval: {'given' if ring.is_approved else 'not given yet'}"
+    if ring.deadline_at:
+        yield f"  deadline {format_time(ring.deadline_at)}"
+
+
+def _describe_rollback(rollback: RollbackReport | None, now: float) -> Iterator[str]:
+    if rollback is None:
+        return
+    to = describe_firmware(rollback.offer.firmware)
+    yield f"{rollback.failed} was taken back to {to}: {one_line(rollback.reason)}"
+    ended = f"ended {format_since(rollback.done_at, now)}" if rollback.done_at else "runs"
+    yield f"began {format_since(rollback.started_at, now)}; {ended}"
+    yield f"exposed devices: {describe_counts(rollback.exposed)}"
+    if rollback.whole_rings:
+        rings, back = ", ".join(rollback.whole_rings), count_devices(rollback.returned)
+        yield f"whole rings that go back: {rings}; in all {back} are back"
+    if rollback.failing:
+        yield f"FAILED on {count_devices(rollback.failing)}"
+
+
+def _describe_orders(orders: Orders, problem: str | None) -> Iterator[str]:
+    if problem:
+        yield f"unreadable: {problem}"
+    if orders.paused:
+        yield f"paused {describe_order(orders.paused)}"
+    if orders.halted:
+        yield f"halted {describe_order(orders.halted)}"
+    for approval in orders.approvals:
+        digest = approval.sha256[:12]
+        yield f"ring {approval.ring} approved for {digest}... {describe_order(approval.order)}"
+    if orders.resume:
+        halt = f" halt {one_line(orders.resume.halt)}" if orders.resume.halt else ""
+        yield f"resumed{halt} {describe_order(orders.resume.order)}"
+    if orders.retry:
+        ring, sequence = one_line(orders.retry.ring), orders.retry.sequence
+        yield f"retry of {ring} {sequence} {describe_order(orders.retry.order)}"
+    if orders.rollback:
+        digest = one_line(orders.rollback.sha256)[:12]
+        yield f"rollback of {digest}... {describe_order(orders.rollback.order)}"
+
+
+def _describe_failures(failures: FailureReport) -> Iterator[str]:
+    if failures.sampled < failures.devices:
+        yield f"a sample of {failures.sampled} of {count_devices(failures.devices)}"
+    for one in failures.reasons:
+        yield f"{one.devices:>4}  {one.reason}: {', '.join(one.examples)}"
+
+
+def _describe_alarm(one: AlarmReport) -> str:
+    state = one.alarm.state if one.alarm else "MISSING"
+    since = f" since {format_time(one.alarm.since)}" if one.alarm else ""
+    gate = f", a gate's: {one.gate_action}" if one.gate_action else ""
+    return f"{state:<17} {one.name}{since}{gate}"
+
+
+# One device
+
+
+def render_device(report: DeviceReport, now: float) -> RenderableType:
+    runs, should = report.reported, report.should_run
+    lines = [
+        Text(report.thing, style="bold"),
+        *(Text(f"  {sentence}") for sentence in report.why),
+        Text(f"Ring        {report.ring or 'none'}"),
+    ]
+    if runs:
+        at = f", reported {format_since(runs.at, now)}" if runs.at else ""
+        about = f"sequence {runs.sequence}, hardware {runs.hardware}{at}"
+        lines.append(Text(f"Runs        {describe_firmware(runs)}, {about}"))
+    if should:
+        lines.append(
+            Text(f"Should run  {describe_firmware(should.firmware)}, sequence {should.sequence}")
+        )
+    heading = "Jobs, the newest first" if report.jobs else "Jobs        none"
+    lines.append(Text(heading, style="bold"))
+    lines += [Text(f"  {line}") for job in report.jobs for line in _describe_execution(job, now)]
+    return Group(*lines)
+
+
+def _describe_execution(job: ExecutionReport, now: float) -> Iterator[str]:
+    since = format_since(job.last_updated_at or now, now)
+    yield f"{job.job}: {job.status}, {since}; {job.description}"
+    if job.why:
+        yield f"  {job.why}"

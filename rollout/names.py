@@ -1,0 +1,297 @@
+"""Every name, key and number that two parts of the project agree on. Pure.
+
+Every name in AWS holds the fleet's name and the stack's random suffix, so that two stacks share an
+account and a person sees what belongs together. A fleet's name has at most 20 characters, a
+channel's 20, a ring's 20, a suffix 8: the longest names made of them stay below what AWS takes (a
+bucket 63, a role or function 64, a job id 64, a topic rule 128).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+RING_NAME = r"[a-z0-9][a-z0-9-]{0,19}"
+"""At most 20 characters: a job id is `<8>-<channel, 20>-<ring, 20>-<10 digits>` and IoT allows 64
+(CreateJob)."""
+ROLLBACK = "rollback"
+"""Ring name of the group that a rollback makes for exposed devices; no ring of a fleet has it."""
+
+FIRMWARE_PREFIX = "firmware/"
+"""Where images lie in the channel's bucket."""
+CHANNELS_PREFIX = "channels/"
+"""Where manifests, orders and states lie in the channel's bucket."""
+
+CONTROLLER_SECONDS = 300
+"""The controller function's time-out."""
+CONTROLLER_MEGABYTES = 256
+"""The controller function's memory."""
+ENROLLED_A_RUN = 5000
+"""Devices put into a rollback's group in one run of the controller: AddThingToThingGroup takes 100
+a second, a run comes every minute."""
+SILENT_MINUTES = 5
+"""A controller that did not run for so long is down: its heartbeat alarm and `ops` say so."""
+
+STACK_DESTROYED = "STACK_DESTROYED"
+"""reasonCode of a job that the controller cancelled because its stack is destroyed."""
+NOT_WANTED = "NOT_WANTED"
+"""reasonCode of a job that the controller cancelled."""
+OPERATOR_HALT = "OPERATOR_HALT"
+"""reasonCode of a job that `python -m ops halt` cancelled."""
+
+METRIC_NAMESPACE = "IotOta"
+"""The CloudWatch namespace of the controller's metrics."""
+
+
+class ChannelMetric(StrEnum):
+    """The controller's own metrics, by the dimensions Suffix and Channel."""
+
+    HEARTBEAT = "Heartbeat"
+    HELD = "Held"
+    RELEASE_FAILED = "ReleaseFailed"
+    ROLLBACK_FAILED = "RollbackFailed"
+    MANIFEST_REFUSED = "ManifestRefused"
+
+
+RING_METRICS = {
+    "DevicesQueued": "queued",
+    "DevicesInProgress": "in_progress",
+    "DevicesSucceeded": "succeeded",
+    "DevicesFailed": "failed",
+    "DevicesTimedOut": "timed_out",
+    "DevicesRejected": "rejected",
+}
+"""Metric of a ring (dimensions Suffix, Channel, Ring), and the field of Counts that it shows."""
+
+ALARMS = (
+    "ring-failing",
+    "no-heartbeat",
+    "controller-errors",
+    "dead-letters",
+    "refused-manifest",
+    "rollback-failed",
+    "person-needed",
+)
+"""The stack's own alarms; a gate names them `stack:<name>`."""
+GATE_ALARMS = tuple(short for short in ALARMS if short != "person-needed")
+"""Those that a gate may watch: a gate that waits for a person would wait for itself."""
+
+EVENT_LOGS = ("job-events", "device-registry-events", "thing-group-events")
+"""Log groups of the fleet's events."""
+
+
+class Variable(StrEnum):
+    """Environment variables of the controller function."""
+
+    BUCKET = "BUCKET"
+    CHANNEL = "CHANNEL"
+    DNS_SUFFIX = "DNS_SUFFIX"
+    FLEET = "FLEET"
+    MANIFEST_SHA256 = "MANIFEST_SHA256"
+    PRESIGN_ROLE_ARN = "PRESIGN_ROLE_ARN"
+    REGION = "AWS_REGION"
+    """Lambda sets it itself."""
+    RING_GROUP_ARNS = "RING_GROUP_ARNS"
+    """JSON: ring to thing group ARN."""
+    SIGNING_KEY_ARNS = "SIGNING_KEY_ARNS"
+    """JSON: a list; the first signs."""
+    SUFFIX = "SUFFIX"
+
+
+class StackOutput(StrEnum):
+    """The outputs of a stack: the interface of operators' commands and of other programs."""
+
+    SUFFIX = "suffix"
+    REGION = "region"
+    IOT_ENDPOINT = "iotEndpoint"
+    FLEET_NAME = "fleetName"
+    FLEET_GROUP_NAME = "fleetGroupName"
+    THING_TYPE_NAME = "thingTypeName"
+    RING_GROUP_NAMES = "ringGroupNames"
+    DEVICE_POLICY_NAME = "devicePolicyName"
+    DEVICE_NAMES = "deviceNames"
+    DEVICE_RINGS = "deviceRings"
+    DEVICE_CERTIFICATES = "deviceCertificates"
+    DEVICE_PRIVATE_KEYS = "devicePrivateKeys"
+    BUCKET_NAME = "bucketName"
+    CHANNEL_NAME = "channelName"
+    CONTROLLER_NAME = "controllerName"
+    SIGNING_KEY_ARNS = "signingKeyArns"
+    SIGNING_PUBLIC_KEY = "signingPublicKey"
+    DASHBOARD_URL = "dashboardUrl"
+    NOTIFICATIONS_TOPIC_ARN = "notificationsTopicArn"
+    ALARM_NAMES = "alarmNames"
+    EVENT_LOG_GROUPS = "eventLogGroups"
+    RELEASE = "release"
+
+
+def image_key(version: object, sha256: str) -> str:
+    """Where an image lies in the channel's bucket."""
+    return f"{FIRMWARE_PREFIX}{version}/{sha256}.bin"
+
+
+@dataclass(frozen=True)
+class ChannelKeys:
+    """Keys of one channel in its bucket. They hold no suffix: a preview knows them."""
+
+    channel: str
+
+    @property
+    def manifest(self) -> str:
+        """What `pulumi up` releases."""
+        return f"{CHANNELS_PREFIX}{self.channel}/release.json"
+
+    @property
+    def orders(self) -> str:
+        """What people ordered."""
+        return f"{CHANNELS_PREFIX}{self.channel}/control.json"
+
+    @property
+    def state(self) -> str:
+        """What the controller remembers."""
+        return f"{CHANNELS_PREFIX}{self.channel}/state.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetNames:
+    """The names of one fleet."""
+
+    fleet: str
+    suffix: str
+
+    @property
+    def fleet_group(self) -> str:
+        """The thing group of all devices. Nearly every name begins with it."""
+        return f"{self.fleet}-{self.suffix}"
+
+    def thing_type(self, device_type: str) -> str:
+        return f"{self.fleet_group}-{device_type}"
+
+    def ring_group(self, ring: str) -> str:
+        return f"{self.fleet_group}-{ring}"
+
+    def thing(self, serial: str) -> str:
+        return f"{self.fleet_group}-{serial}"
+
+    @property
+    def device_policy(self) -> str:
+        return f"{self.fleet_group}-device"
+
+    def event_log(self, events: str) -> str:
+        """The log group of one of EVENT_LOGS."""
+        return f"/iot-ota/{self.fleet_group}/{events}"
+
+    @property
+    def event_log_role(self) -> str:
+        return f"{self.fleet_group}-event-logs"
+
+    @property
+    def topic_rule_prefix(self) -> str:
+        """What the names of the stack's topic rules begin with; they take no hyphen
+        (CreateTopicRule)."""
+        return self.fleet_group.replace("-", "_") + "_"
+
+    def topic_rule(self, what: str) -> str:
+        return self.topic_rule_prefix + what
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names(FleetNames):
+    """The names of one stack's fleet and channel.
+
+    >>> Names(fleet="gateways", suffix="0a1b2c3d", channel="stable").job("canary", 1764000000)
+    '0a1b2c3d-stable-canary-1764000000'
+    """
+
+    channel: str
+
+    # The channel's bucket
+
+    @property
+    def bucket(self) -> str:
+        return f"{self.fleet_group}-firmware"
+
+    @property
+    def keys(self) -> ChannelKeys:
+        return ChannelKeys(self.channel)
+
+    # The channel's controller
+
+    @property
+    def controller(self) -> str:
+        """The controller's function, and its role."""
+        return f"{self.fleet_group}-{self.channel}-controller"
+
+    @property
+    def controller_log(self) -> str:
+        """The log group that Lambda writes to."""
+        return f"/aws/lambda/{self.controller}"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.controller}-dead-letters"
+
+    @property
+    def tick(self) -> str:
+        return f"{self.fleet_group}-{self.channel}-tick"
+
+    @property
+    def presign_role(self) -> str:
+        return f"{self.fleet_group}-{self.channel}-presign"
+
+    def signing_alias(self, key: str) -> str:
+        return f"alias/{self.fleet_group}-{self.channel}-signing-{key}"
+
+    # Jobs and rollback groups
+
+    @property
+    def job_prefix(self) -> str:
+        """What the ids of the channel's jobs begin with."""
+        return f"{self.suffix}-{self.channel}-"
+
+    def job(self, ring: str, sequence: int) -> str:
+        """`<suffix>-<channel>-<ring>-<sequence>`, at most 64 characters (CreateJob)."""
+        return f"{self.job_prefix}{ring}-{sequence}"
+
+    def split_job(self, job: str) -> tuple[str, int] | None:
+        """Ring and sequence in one of this channel's job ids; None for any other job."""
+        ring, _, digits = job.removeprefix(self.job_prefix).rpartition("-")
+        if not job.startswith(self.job_prefix) or not ring or not digits.isdecimal():
+            return None
+        return ring, int(digits)
+
+    def job_sequence(self, job: str) -> int | None:
+        """The sequence in one of this channel's job ids; None for any other job."""
+        parts = self.split_job(job)
+        return parts[1] if parts else None
+
+    @property
+    def rollback_group_prefix(self) -> str:
+        """What the names of the channel's rollback groups begin with."""
+        return f"{self.fleet_group}-{self.channel}-{ROLLBACK}-"
+
+    def rollback_group(self, sequence: int) -> str:
+        """The thing group of the devices that one rollback brings back; outside the fleet's
+        tree."""
+        return f"{self.rollback_group_prefix}{sequence}"
+
+    def rollback_sequence(self, group: str) -> int | None:
+        """The sequence in the name of one of this channel's rollback groups; None for any other
+        group."""
+        digits = group.removeprefix(self.rollback_group_prefix)
+        return int(digits) if digits != group and digits.isdecimal() else None
+
+    # Alarms
+
+    def alarm(self, short: str) -> str:
+        """The full name of one of ALARMS."""
+        return f"{self.fleet_group}-{short}"
+
+    def gate_alarm(self, name: str) -> str:
+        """The full name of an alarm as a gate names it: `stack:x` is the stack's own alarm x."""
+        short = name.removeprefix("stack:")
+        return name if short == name else self.alarm(short)
+
+    @property
+    def notifications(self) -> str:
+        return f"{self.fleet_group}-notifications"

@@ -1,0 +1,196 @@
+"""The command line: the sandbox is started, shown, sent another release, and ended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from components.stack_file import StackFileError
+from ops.errors import AWS_ERRORS, OpsError, explain
+from ops.render import is_ascii_only, render_status
+from rollout.codec import encode
+from rollout.names import StackOutput
+from sandbox import pulumi_cli, session
+from sandbox.follow import Screen, follow, say
+from sandbox.instance import Instance, SandboxError
+from sandbox.session import Sandbox
+
+LIMIT_SECONDS = 180.0
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: it is as it was asked to be. 1: it is not, and why has been said. 2: wrong usage."""
+    options = _make_parser().parse_args(arguments)
+    # Nothing of the caller's AWS or proxy settings is meant for the sandbox: the devices' downloads
+    # honour proxies too.
+    for name in list(os.environ):
+        if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
+            del os.environ[name]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(options.run(options, Instance.from_environment(), Console()))
+    except (SandboxError, StackFileError, OpsError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except AWS_ERRORS as error:
+        print(explain(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the sandbox stays: `make up` goes on, `make down` ends it",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except BrokenPipeError:
+        # nobody reads: no second error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox",
+        description="The local stack on a local AWS, with simulated devices.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    limit = argparse.ArgumentParser(add_help=False)
+    limit.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT_SECONDS,
+        help="seconds until it gives up (default %(default)g)",
+    )
+    command = commands.add_parser(
+        "up", parents=[limit], help="start it, deploy, update the devices"
+    )
+    command.set_defaults(run=_up)
+    command = commands.add_parser("status", help="show it: endpoints, release, devices")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_status)
+    command = commands.add_parser(
+        "release", parents=[limit], help="ship another sample image from firmware/"
+    )
+    command.add_argument("version", metavar="VERSION", help="e.g. 2.2.0")
+    command.set_defaults(run=_release)
+    command = commands.add_parser("down", help="stop it and remove all it left")
+    command.set_defaults(run=_down)
+    return parser
+
+
+def _up(options: argparse.Namespace, instance: Instance, console: Console) -> int:
+    with instance.locked("python -m sandbox up"):
+        if version := session.picked_version(instance):
+            say(console, f"Keeping {version}, which `release` chose; `make down` forgets it.")
+        return _deploy_and_follow(options.limit, instance, console)
+
+
+def _release(options: argparse.Namespace, instance: Instance, console: Console) -> int:
+    session.connect(instance)
+    with instance.locked(f"python -m sandbox release {options.version}"):
+        session.pick_version(instance, options.version)
+        return _deploy_and_follow(options.limit, instance, console)
+
+
+def _deploy_and_follow(limit: float, instance: Instance, console: Console) -> int:
+    sandbox = _deploy(instance, console)
+    firmware, devices = sandbox.manifest().firmware, len(sandbox.stack.device_names)
+    say(console, f"Releasing {firmware.version} ({firmware.sha256[:12]}) to {devices} devices.")
+    with Screen(console, known=sandbox.report().decisions) as screen, sandbox.devices():
+        outcome = follow(sandbox, limit=limit, show=screen.show)
+    console.print(tabulate_versions(sandbox, outcome.versions))
+    for line in outcome.story:
+        say(console, line)
+    return 0 if outcome.is_good else 1
+
+
+def _deploy(instance: Instance, console: Console) -> Sandbox:
+    engine = os.environ.get("ENGINE", "")
+    if engine == "pulumi":
+        return pulumi_cli.build(instance)
+    if engine:
+        raise SandboxError(f"ENGINE is {engine!r}: it can be `pulumi`, or unset")
+    if (instance.folder / pulumi_cli.BACKEND).exists():
+        raise SandboxError(
+            "this sandbox was deployed with ENGINE=pulumi: set it again, or `make down` first"
+        )
+    sandbox, done = session.build(instance, say=lambda text: say(console, text))
+    what = f"{done.created} resources created, {done.updated} updated, {done.unchanged} unchanged"
+    say(console, f"Deployed in {done.seconds:.1f} s: {what}. Local AWS: {sandbox.endpoint}")
+    return sandbox
+
+
+def tabulate_versions(sandbox: Sandbox, versions: Mapping[str, str]) -> Table:
+    """Ring by ring: how many devices run what, by their serials."""
+    stack, rings = sandbox.stack, sandbox.outputs[StackOutput.DEVICE_RINGS]
+    title = f"channel {stack.channel_name}, fleet {stack.fleet_group_name}"
+    table = Table("ring", "devices", "run", title=title)
+    for ring in sandbox.outputs[StackOutput.RELEASE]["rings"]:
+        of_ring = [versions.get(serial, "") for serial, where in rings.items() if where == ring]
+        table.add_row(ring, str(len(of_ring)), count_versions(of_ring))
+    return table
+
+
+def count_versions(versions: Sequence[str]) -> str:
+    """Each version and how many have it, the most common first."""
+    counts = Counter(versions).most_common()
+    return ", ".join(f"{version or 'not heard of'} ({count})" for version, count in counts)
+
+
+def _status(options: argparse.Namespace, instance: Instance, console: Console) -> int:
+    sandbox = session.connect(instance)
+    process, report, devices = sandbox.process, sandbox.report(), _describe_devices(sandbox)
+    if options.json:
+        # everything but the devices' certificates and keys
+        hidden = (StackOutput.DEVICE_CERTIFICATES, StackOutput.DEVICE_PRIVATE_KEYS)
+        status = {
+            "endpoint": sandbox.endpoint,
+            "ministack": asdict(process),
+            "outputs": {key: value for key, value in sandbox.outputs.items() if key not in hidden},
+            "status": encode(report),
+            "devices": devices,
+        }
+        print(json.dumps(status, indent=1))
+        return 0
+    where = f"Local AWS {sandbox.endpoint}, MQTT localhost:{process.mqtt_port}"
+    say(console, f"{where} (MiniStack, process {process.pid})")
+    console.print(render_status(report, ascii_only=is_ascii_only(console)), soft_wrap=True)
+    console.print("\nDevices", style="bold")
+    for device in devices:
+        version = device.get("version", "not heard of")
+        say(console, f"  {device['serial']} {device['ring']}: {version}")
+    return 0
+
+
+def _describe_devices(sandbox: Sandbox) -> list[dict[str, object]]:
+    """Each device: serial, thing, ring, and what it reports."""
+    rings = sandbox.outputs[StackOutput.DEVICE_RINGS]
+    return [
+        {
+            "serial": serial,
+            "thing": sandbox.stack.device_names[serial],
+            "ring": rings[serial],
+            **(encode(shadow) if shadow else {}),
+        }
+        for serial, shadow in sandbox.reported().items()
+    ]
+
+
+def _down(_options: argparse.Namespace, instance: Instance, console: Console) -> int:
+    console.print("The sandbox is gone." if session.down(instance) else "There is no sandbox.")
+    return 0

@@ -1,0 +1,180 @@
+"""AWS as the controller meets it: a `World` of jobs, groups and devices behind the fake calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from functions.controller import Setup
+from rollout.actions import Create
+from rollout.codec import sha256_hex
+from rollout.job_document import parse_statement
+from rollout.names import ROLLBACK
+from rollout.observed import DISARMED
+from rollout.release import Firmware, Manifest
+from rollout.state import Offer
+from tests.fake_aws import FakeAws, page, refusal
+from tests.simulation.world import NAMES, SimJob, World
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
+OTHER_KEY = "arn:aws:kms:us-east-1:123456789012:key/2"
+IOT = "arn:aws:iot:us-east-1:123456789012"
+
+
+class WorldAws(FakeAws):
+    def __init__(self, world: World) -> None:
+        super().__init__(NAMES, [KEY, OTHER_KEY], now=world.now)
+        self.keys = [KEY]
+        self.world = world
+        self.documents: dict[str, dict[str, Any]] = {}
+        if world.manifest:
+            self.publish(world.manifest)
+
+    def publish(self, manifest: Manifest) -> None:
+        """The digest goes into the controller's environment."""
+        super().publish(manifest)
+        self.digest = sha256_hex(manifest.text())
+
+    def setup(self) -> Setup:
+        rings = self.world.manifest.rings if self.world.manifest else ()
+        return Setup(
+            names=NAMES,
+            bucket=self.bucket,
+            signing_keys=self.keys,
+            ring_groups={
+                ring.name: f"{IOT}:thinggroup/{NAMES.ring_group(ring.name)}" for ring in rings
+            },
+            presign_role="arn:aws:iam::123456789012:role/presign",
+            manifest_sha256=self.digest,
+            region="us-east-1",
+            dns_suffix="amazonaws.com",
+        )
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return dict(json.loads(self.objects[NAMES.keys.state])["state"])
+
+    def write_orders(self, **orders: Any) -> None:
+        """Writes control.json as JSON has it."""
+        self.objects[NAMES.keys.orders] = json.dumps({"schema": 1, **orders}).encode()
+
+    def jobs(self) -> dict[str, SimJob]:
+        return {n: job for n, job in self.world.jobs.items() if n not in self.world.deleted}
+
+    # The calls
+
+    def do_describe_alarms(self, **parameters: Any) -> Any:
+        self.alarms = self.world.alarms
+        return super().do_describe_alarms(**parameters)
+
+    def do_list_jobs(
+        self, *, maxResults: int, status: str | None = None, nextToken: str | None = None
+    ) -> Any:
+        """Another stack's job is among them."""
+        found = [{"jobId": "ffffffff-stable-canary-1999999999", "status": "IN_PROGRESS"}]
+        found += [
+            {"jobId": name, "status": job.status}
+            for name, job in self.jobs().items()
+            if status in (None, job.status)
+        ]
+        return page(found, "jobs", nextToken)
+
+    def do_describe_job(self, *, jobId: str) -> Any:
+        job = self.jobs().get(jobId)
+        if job is None:
+            raise refusal("ResourceNotFoundException", "DescribeJob")
+        counts = job.counts()
+        minimum = 5 if job.manifest else DISARMED
+        return {
+            "job": {
+                "status": job.status,
+                "isConcurrent": False,
+                **({"reasonCode": job.reason} if job.reason else {}),
+                "abortConfig": {"criteriaList": [{"minNumberOfExecutedThings": minimum}]},
+                "jobProcessDetails": {
+                    "numberOfQueuedThings": counts.queued,
+                    "numberOfInProgressThings": counts.in_progress,
+                    "numberOfSucceededThings": counts.succeeded,
+                    "numberOfFailedThings": counts.failed,
+                    "numberOfTimedOutThings": counts.timed_out,
+                    "numberOfRejectedThings": counts.rejected,
+                    "numberOfCanceledThings": counts.canceled,
+                    "numberOfRemovedThings": counts.removed,
+                },
+            }
+        }
+
+    def do_create_job(self, *, jobId: str, targets: list[str], document: str, **rest: Any) -> Any:
+        if jobId in self.world.jobs:
+            raise refusal("ResourceAlreadyExistsException", "CreateJob")
+        (target,) = targets
+        claims = parse_statement(json.loads(document)["release"])
+        self.documents[jobId] = json.loads(document)
+        group = target.removeprefix(f"{IOT}:thinggroup/")
+        is_rollback = NAMES.rollback_sequence(group) is not None
+        ring = ROLLBACK if is_rollback else group.removeprefix(f"{NAMES.fleet_group}-")
+        firmware = Firmware(
+            version=claims.version, sha256=claims.sha256, size=claims.size, hardware=claims.hardware
+        )
+        offer = Offer(sequence=claims.sequence, firmware=firmware, downgrade=claims.downgrade)
+        armed = self.world.manifest if "abortConfig" in rest else None
+        create = Create(ring=ring, offer=offer, proving=armed is not None)
+        self.world.jobs[jobId] = SimJob(create, armed)
+        return {}
+
+    def do_cancel_job(
+        self, *, jobId: str, reasonCode: str, comment: str, force: bool = False
+    ) -> Any:
+        if self.jobs()[jobId].status != "IN_PROGRESS":
+            raise refusal("InvalidRequestException", "CancelJob")
+        self.world.cancel(jobId, reasonCode)
+        return {}
+
+    def do_update_job(self, *, jobId: str, abortConfig: Any) -> Any:
+        self.world.jobs[jobId].manifest = None
+        return {}
+
+    def do_list_thing_groups(
+        self, *, namePrefixFilter: str, maxResults: int, nextToken: str | None = None
+    ) -> Any:
+        names = [NAMES.rollback_group(sequence) for sequence in self.world.groups]
+        found = [{"groupName": name} for name in names if name.startswith(namePrefixFilter)]
+        return page(found, "thingGroups", nextToken)
+
+    def group(self, name: str) -> set[str]:
+        sequence = NAMES.rollback_sequence(name)
+        assert sequence is not None, f"{name} is no group of a rollback"
+        return self.world.groups[sequence]
+
+    def do_create_thing_group(self, *, thingGroupName: str, thingGroupProperties: Any) -> Any:
+        self.world.groups.setdefault(NAMES.rollback_sequence(thingGroupName) or 0, set())
+        return {"thingGroupArn": f"{IOT}:thinggroup/{thingGroupName}"}
+
+    def do_delete_thing_group(self, *, thingGroupName: str) -> Any:
+        self.world.groups.pop(NAMES.rollback_sequence(thingGroupName) or 0, None)
+        return {}
+
+    def do_add_thing_to_thing_group(self, *, thingGroupName: str, thingName: str) -> Any:
+        self.group(thingGroupName).add(thingName)
+        return {}
+
+    def do_list_things_in_thing_group(
+        self, *, thingGroupName: str, maxResults: int, nextToken: str | None = None
+    ) -> Any:
+        return page(sorted(self.group(thingGroupName)), "things", nextToken)
+
+    def do_list_job_executions_for_job(
+        self, *, jobId: str, status: str, maxResults: int, nextToken: str | None = None
+    ) -> Any:
+        job = self.jobs().get(jobId)
+        if job is None:
+            raise refusal("ResourceNotFoundException", "ListJobExecutionsForJob")
+        found = [
+            {
+                "thingArn": f"{IOT}:thing/{thing}",
+                "jobExecutionSummary": {"status": status, "executionNumber": 1},
+            }
+            for thing, now in job.executions.items()
+            if now == status
+        ]
+        return page(found, "executionSummaries", nextToken)

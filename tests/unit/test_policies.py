@@ -1,0 +1,379 @@
+"""Policies: what they allow, what they refuse, and that they fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import policies
+from components.location import Location
+from components.policies import THING
+from rollout.names import Names
+
+LOCATION = Location(
+    partition="aws", region="us-east-1", account="123456789012", dns_suffix="amazonaws.com"
+)
+NAMES = Names(fleet="iot-fleet", suffix="0a1b2c3d", channel="stable")
+BUCKET = "arn:aws:s3:::iot-fleet-0a1b2c3d-firmware"
+ROLE = "arn:aws:iam::123456789012:role/iot-fleet-0a1b2c3d-stable-controller"
+SESSIONS = "arn:aws:sts::123456789012:assumed-role/iot-fleet-0a1b2c3d-stable-controller/*"
+IOT = "arn:aws:iot:us-east-1:123456789012"
+
+THINGS = st.from_regex(r"[a-zA-Z0-9_-]{1,40}", fullmatch=True)
+JOBS = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
+
+
+def allows(document: Any, action: str, resource: str, thing: str = "") -> bool:
+    """Whether an Allow names action and resource; `*` is any text, `/` included, and THING the
+    thing's name."""
+    return any(
+        statement["Effect"] == "Allow"
+        and action in statement["Action"]
+        and any(
+            matches(pattern.replace(THING, thing), resource)
+            for pattern in _list(statement["Resource"])
+        )
+        for statement in document["Statement"]
+    )
+
+
+def matches(pattern: str, resource: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), resource) is not None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+DEVICE = policies.device_policy(LOCATION)
+PUBLISHES = (
+    "jobs/start-next",
+    "jobs/$next/get",
+    "jobs/{job}/get",
+    "jobs/{job}/update",
+    "shadow/get",
+    "shadow/update",
+)
+SUBSCRIBES = (
+    "jobs/notify-next",
+    *(
+        f"jobs/{topic}/{answer}"
+        for topic in ("start-next", "{job}/get", "{job}/update")
+        for answer in ("accepted", "rejected")
+    ),
+    *(
+        f"shadow/{topic}/{answer}"
+        for topic in ("get", "update")
+        for answer in ("accepted", "rejected")
+    ),
+)
+
+
+def topic(thing: str, tail: str, kind: str = "topic") -> str:
+    return f"{IOT}:{kind}/$aws/things/{thing}/{tail}"
+
+
+@given(THINGS, JOBS)
+def test_a_device_may_do_what_an_update_needs(thing: str, job: str) -> None:
+    assert allows(DEVICE, "iot:Connect", f"{IOT}:client/{thing}", thing)
+    for tail in PUBLISHES:
+        assert allows(DEVICE, "iot:Publish", topic(thing, tail.format(job=job)), thing), tail
+    for tail in SUBSCRIBES:
+        assert allows(
+            DEVICE, "iot:Subscribe", topic(thing, tail.format(job=job), "topicfilter"), thing
+        ), tail
+        assert allows(DEVICE, "iot:Receive", topic(thing, tail.format(job=job)), thing), tail
+
+
+@given(THINGS, THINGS, JOBS)
+def test_a_device_may_do_nothing_as_another(thing: str, other: str, job: str) -> None:
+    if thing == other:
+        return
+    assert not allows(DEVICE, "iot:Connect", f"{IOT}:client/{other}", thing)
+    for tail in (*PUBLISHES, *SUBSCRIBES):
+        for action, kind in (
+            ("iot:Publish", "topic"),
+            ("iot:Subscribe", "topicfilter"),
+            ("iot:Receive", "topic"),
+        ):
+            assert not allows(DEVICE, action, topic(other, tail.format(job=job), kind), thing), (
+                f"{action} {tail}"
+            )
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "shadow/delete",
+        "shadow/name/other/update",
+        "jobs/get",
+        "jobs/notify-next",
+        "jobs/one/update/accepted",
+    ],
+)
+def test_a_device_publishes_nothing_else(tail: str) -> None:
+    assert not allows(DEVICE, "iot:Publish", topic("one", tail), "one")
+
+
+@pytest.mark.parametrize(
+    "filter_",
+    [
+        "#",
+        "$aws/#",
+        "$aws/things/#",
+        "$aws/things/+/jobs/notify-next",
+        "$aws/events/#",
+        "$aws/things/one/#",
+    ],
+)
+def test_a_device_subscribes_to_no_filter_that_reaches_others(filter_: str) -> None:
+    assert not allows(DEVICE, "iot:Subscribe", f"{IOT}:topicfilter/{filter_}", "one")
+
+
+def test_a_device_connects_only_with_a_certificate_attached_to_its_thing() -> None:
+    connects = [
+        statement for statement in DEVICE["Statement"] if statement["Action"] == ["iot:Connect"]
+    ]
+    assert [statement["Condition"] for statement in connects] == [
+        {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("partition", "region"),
+    [
+        ("aws", "ap-southeast-1"),
+        ("aws-cn", "cn-northwest-1"),
+        ("aws-us-gov", "us-gov-west-1"),
+        ("aws-iso-b", "us-isob-east-1"),
+    ],
+)
+def test_the_device_policy_fits_where_arns_are_longest(partition: str, region: str) -> None:
+    location = Location(partition=partition, region=region, account="123456789012", dns_suffix="")
+    size = len(re.sub(r"\s", "", policies.to_json(policies.device_policy(location))))
+    assert size <= policies.MAX_DEVICE_POLICY, f"{size} characters in {region}"
+
+
+def test_lambda_assumes_a_role_for_this_account_only() -> None:
+    assert policies.lambda_trust(LOCATION)["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"aws:SourceAccount": "123456789012"}},
+        }
+    ]
+
+
+def test_iot_assumes_the_presign_role_for_jobs_of_this_channel_only() -> None:
+    assert policies.presign_trust(LOCATION, NAMES)["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "iot.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {
+                "StringEquals": {"aws:SourceAccount": "123456789012"},
+                "ArnLike": {"aws:SourceArn": [f"{IOT}:job/0a1b2c3d-stable-*"]},
+            },
+        }
+    ]
+
+
+def test_a_presigned_url_reads_images_only() -> None:
+    assert policies.presign_policy(BUCKET)["Statement"] == [
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{BUCKET}/firmware/*"]}
+    ]
+
+
+def test_the_bucket_refuses_what_is_not_encrypted_and_any_other_hand_on_the_state() -> None:
+    state = f"{BUCKET}/channels/stable/state.json"
+    assert policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=True)["Statement"] == [
+        {
+            "Sid": "NobodyWithoutTls",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [BUCKET, f"{BUCKET}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        },
+        {
+            "Sid": "OnlyTheControllerWritesItsState",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"],
+            "Resource": state,
+            "Condition": {"ArnNotLike": {"aws:PrincipalArn": [ROLE, SESSIONS]}},
+        },
+    ]
+
+
+def test_the_rule_about_the_state_stays_where_there_is_no_tls() -> None:
+    kept = policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=False)["Statement"]
+    assert [statement["Sid"] for statement in kept] == ["OnlyTheControllerWritesItsState"]
+
+
+def test_only_the_controller_signs() -> None:
+    document = policies.signing_key_policy(LOCATION, ROLE)
+    signers = [s["Principal"] for s in document["Statement"] if "kms:Sign" in s["Action"]]
+    assert signers == [{"AWS": ROLE}]
+    account = [
+        action
+        for s in document["Statement"]
+        if s["Principal"] != {"AWS": ROLE}
+        for action in s["Action"]
+    ]
+    assert "kms:CreateGrant" not in account, "a grant would give Sign away"
+    # without it AWS refuses the key: nobody could ever change its policy (MalformedPolicyDocument)
+    assert "kms:PutKeyPolicy" in account
+    assert {"kms:GetPublicKey", "kms:Verify", "kms:ScheduleKeyDeletion"} <= set(account)
+
+
+RINGS = {
+    "broad": f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-broad",
+    "canary": f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-canary",
+}
+JOB = f"{IOT}:job/0a1b2c3d-stable-canary-1764000000"
+ROLLBACK = f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-stable-rollback-1764000000"
+DEVICE_ARN = f"{IOT}:thing/iot-fleet-0a1b2c3d-0001"
+LOG = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/c"
+QUEUE = "arn:aws:sqs:us-east-1:123456789012:q"
+KEY = "arn:aws:kms:us-east-1:123456789012:key/k"
+PRESIGN = "arn:aws:iam::123456789012:role/presign"
+CONTROLLER = policies.controller_policy(LOCATION, NAMES, BUCKET, LOG, QUEUE, PRESIGN, [KEY], RINGS)
+
+CALLS = [
+    ("s3:GetObject", f"{BUCKET}/channels/stable/release.json"),
+    ("s3:GetObject", f"{BUCKET}/channels/stable/control.json"),
+    ("s3:GetObject", f"{BUCKET}/channels/stable/state.json"),
+    ("s3:GetObject", f"{BUCKET}/firmware/2.1.0/{'0' * 64}.bin"),
+    ("s3:PutObject", f"{BUCKET}/channels/stable/state.json"),
+    ("s3:ListBucket", BUCKET),
+    ("kms:Sign", KEY),
+    ("kms:Verify", KEY),
+    *(
+        (f"iot:{call}", JOB)
+        for call in (
+            "CreateJob",
+            "DescribeJob",
+            "UpdateJob",
+            "CancelJob",
+            "ListJobExecutionsForJob",
+        )
+    ),
+    ("iot:CreateJob", RINGS["canary"]),
+    ("iot:CreateJob", ROLLBACK),
+    ("iot:ListJobs", "*"),
+    ("iot:CreateThingGroup", ROLLBACK),
+    ("iot:DeleteThingGroup", ROLLBACK),
+    ("iot:ListThingGroups", "*"),
+    ("iot:AddThingToThingGroup", ROLLBACK),
+    ("iot:AddThingToThingGroup", DEVICE_ARN),
+    ("iot:ListThingsInThingGroup", ROLLBACK),
+    ("iot:ListThingsInThingGroup", RINGS["broad"]),
+    ("iam:PassRole", PRESIGN),
+    ("cloudwatch:PutMetricData", "*"),
+    ("cloudwatch:DescribeAlarms", "*"),
+    ("sqs:SendMessage", QUEUE),
+    ("logs:CreateLogStream", f"{LOG}:log-stream:2026/11/24/[$LATEST]0"),
+    ("logs:PutLogEvents", f"{LOG}:log-stream:2026/11/24/[$LATEST]0"),
+]
+REFUSED = [
+    ("s3:PutObject", f"{BUCKET}/channels/stable/release.json"),
+    ("s3:PutObject", f"{BUCKET}/channels/stable/control.json"),
+    ("s3:PutObject", f"{BUCKET}/firmware/2.1.0/{'0' * 64}.bin"),
+    ("s3:GetObject", f"{BUCKET}/channels/other/state.json"),
+    ("s3:DeleteObject", f"{BUCKET}/channels/stable/state.json"),
+    ("iot:CancelJob", f"{IOT}:job/ffffffff-stable-canary-1"),
+    ("iot:CancelJob", f"{IOT}:job/0a1b2c3d-other-canary-1"),
+    ("iot:CreateJob", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d"),
+    ("iot:CreateJob", DEVICE_ARN),
+    ("iot:AddThingToThingGroup", RINGS["canary"]),
+    ("iot:DeleteThingGroup", RINGS["canary"]),
+    ("iam:PassRole", ROLE),
+]
+
+
+@pytest.mark.parametrize(("action", "resource"), CALLS)
+def test_the_controller_may_make_its_calls(action: str, resource: str) -> None:
+    assert allows(CONTROLLER, action, resource)
+
+
+@pytest.mark.parametrize(("action", "resource"), REFUSED)
+def test_the_controller_may_not(action: str, resource: str) -> None:
+    assert not allows(CONTROLLER, action, resource)
+
+
+def test_the_controller_has_no_other_rights() -> None:
+    granted = {action for statement in CONTROLLER["Statement"] for action in statement["Action"]}
+    assert granted == {action for action, _ in CALLS}
+
+
+def test_the_controller_passes_its_role_to_iot_and_its_metrics_to_one_namespace() -> None:
+    conditions = {
+        tuple(s["Action"]): s["Condition"] for s in CONTROLLER["Statement"] if "Condition" in s
+    }
+    assert conditions == {
+        ("iam:PassRole",): {"StringEquals": {"iam:PassedToService": "iot.amazonaws.com"}},
+        ("cloudwatch:PutMetricData",): {"StringEqualsIfExists": {"cloudwatch:namespace": "IotOta"}},
+    }
+
+
+def test_the_controllers_policy_fits_an_inline_policy_with_ten_rings_of_the_longest_names() -> None:
+    names = Names(fleet="f" * 20, suffix="0" * 8, channel="c" * 20)
+    rings = {
+        f"{n}": LOCATION.arn("iot", f"thinggroup/{names.ring_group('r' * 20)}") for n in range(10)
+    }
+    document = policies.controller_policy(
+        LOCATION, names, BUCKET, LOG, QUEUE, PRESIGN, [KEY], rings
+    )
+    assert len(policies.to_json(document)) <= 10_240, (
+        "PutRolePolicy: all inline policies of a role together"
+    )
+
+
+def test_only_alarms_of_this_stack_notify() -> None:
+    topic_arn = "arn:aws:sns:us-east-1:123456789012:t"
+    publish, tls = policies.notifications_policy(topic_arn, LOCATION, NAMES, tls_only=True)[
+        "Statement"
+    ]
+    assert publish == {
+        "Sid": "AlarmsPublish",
+        "Effect": "Allow",
+        "Principal": {"Service": "cloudwatch.amazonaws.com"},
+        "Action": ["sns:Publish"],
+        "Resource": topic_arn,
+        "Condition": {
+            "StringEquals": {"aws:SourceAccount": "123456789012"},
+            "ArnLike": {
+                "aws:SourceArn": (
+                    "arn:aws:cloudwatch:us-east-1:123456789012:alarm:iot-fleet-0a1b2c3d-*"
+                )
+            },
+        },
+    }
+    assert (tls["Effect"], tls["Action"], tls["Resource"]) == ("Deny", "sns:Publish", [topic_arn])
+
+
+def test_only_the_controller_sends_dead_letters() -> None:
+    grant, tls = policies.dead_letters_policy(QUEUE, ROLE, tls_only=True)["Statement"]
+    assert (grant["Principal"], grant["Action"], grant["Resource"]) == (
+        {"AWS": ROLE},
+        ["sqs:SendMessage"],
+        QUEUE,
+    )
+    assert (tls["Effect"], tls["Resource"]) == ("Deny", [QUEUE])
+
+
+def test_documents_are_the_same_text_whatever_the_order_of_their_arguments() -> None:
+    other = policies.controller_policy(
+        LOCATION, NAMES, BUCKET, LOG, QUEUE, PRESIGN, [KEY], dict(reversed(RINGS.items()))
+    )
+    assert policies.to_json(other) == policies.to_json(CONTROLLER)
+    groups = ["arn:b", "arn:a"]
+    assert policies.log_writing_policy(groups) == policies.log_writing_policy(groups[::-1])
+    assert json.loads(policies.to_json(CONTROLLER)) == CONTROLLER
