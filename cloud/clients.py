@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 Connect = Callable[[str], Any]
 """Makes the boto3 client of a service, such as `boto3.Session().client`."""
@@ -21,6 +21,8 @@ CONFIG = Config(
 """How a client waits and tries again: a call gives up after some 25 s without an answer."""
 PAGE = 250
 """Most items in a page of AWS IoT's lists."""
+AWS_ERRORS = (BotoCoreError, ClientError)
+"""What a call raises when AWS refuses it, or cannot be asked."""
 MISSING = frozenset({"NoSuchKey", "404", "ResourceNotFoundException"})
 ALREADY_SO = frozenset(
     {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.clients import Clients, attempt, is_missing, list_all
+from cloud.clients import Clients, error_code, is_missing, list_all
 from rollout.names import Names
 
 
@@ -47,12 +47,29 @@ class RollbackGroups:
         )
         return set(things)
 
-    def add(self, sequence: int, thing: str) -> None:
-        attempt(
-            self._clients.iot.add_thing_to_thing_group,
-            thingGroupName=self._names.rollback_group(sequence),
-            thingName=thing,
-        )
+    def add(self, sequence: int, thing: str) -> str | None:
+        """Puts a thing into the group (the call may be repeated); why not, where AWS refuses it: a
+        thing that is in ten groups already comes as InvalidRequestException."""
+        try:
+            self._clients.iot.add_thing_to_thing_group(
+                thingGroupName=self._names.rollback_group(sequence), thingName=thing
+            )
+        except ClientError as error:
+            return error_code(error)
+        except BotoCoreError as error:
+            return type(error).__name__
+        return None
+
+
+def is_thing(clients: Clients, thing: str) -> bool:
+    """Whether there is such a thing."""
+    try:
+        clients.iot.describe_thing(thingName=thing)
+    except ClientError as error:
+        if is_missing(error):
+            return False
+        raise
+    return True
 
 
 def groups_of_thing(clients: Clients, thing: str) -> set[str] | None:

@@ -151,10 +151,10 @@ def controller_policy(
 ) -> Document:
     """The calls the controller makes, on what it makes them."""
     rings, keys = sorted(ring_groups.values()), names.keys
-    # jobs and groups of rollbacks are made with a release, devices join after the deployment
+    # jobs and groups of rollbacks are made with a release; devices may have any name
     jobs = location.arn("iot", f"job/{names.job_prefix}*")
     rollbacks = location.arn("iot", f"thinggroup/{names.rollback_group_prefix}*")
-    things = location.arn("iot", f"thing/{names.fleet_group}-*")
+    things = location.arn("iot", "thing/*")
     own = [f"{bucket_arn}/{key}" for key in (keys.manifest, keys.orders, keys.state)]
     return _policy(
         # streams are named by Lambda at run time
@@ -173,7 +173,9 @@ def controller_policy(
             [jobs],
         ),
         _statement(["iot:CreateThingGroup", "iot:DeleteThingGroup"], [rollbacks]),
+        # only into a rollback's group: AWS checks the group as well as the thing
         _statement(["iot:AddThingToThingGroup"], [rollbacks, things]),
+        _statement(["iot:DescribeThing"], [things]),
         _statement(["iot:ListThingsInThingGroup"], [*rings, rollbacks]),
         # IAM knows no resource for these two: they list what the account has
         _statement(["iot:ListJobs", "iot:ListThingGroups"], ["*"]),

@@ -21,7 +21,8 @@ import boto3
 
 from cloud.bucket import Overtaken
 from cloud.channel import Channel
-from cloud.clients import CONFIG, Clients
+from cloud.clients import AWS_ERRORS, CONFIG, Clients
+from cloud.groups import is_thing
 from rollout import actions as act
 from rollout.decide import decide
 from rollout.gates import count_rollback_failures
@@ -44,6 +45,10 @@ from rollout.trust import UntrustedState
 
 COMMENT = "ended by the rollout controller"
 """In the jobs that it cancels."""
+MAX_LOOKED_FOR = 200
+"""Exposed devices, missing in a rollback's group, that a run looks for in the registry."""
+MAX_NAMED = 20
+"""Devices that a run names in its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,8 @@ def handler(event: Any, _context: Any) -> dict[str, Any]:
         return {"outcome": "deployed"}
     answer = controller.run(time.time())
     print(json.dumps(answer))
+    if answer["outcome"] == "failed":  # so that Lambda counts it, and the alarm on errors sees it
+        raise RuntimeError(f"not everything could be done: {'; '.join(answer['failed'])}")
     return answer
 
 
@@ -113,6 +120,10 @@ class Controller:
         """By job: the things that it exposed; each job is listed once a run."""
         self._members: set[str] = set()
         """The things in the group of the rollback that was under way when the run began."""
+        self._gone: set[str] = set()
+        """Exposed things that do not exist any more."""
+        self._unplaced: dict[str, str] = {}
+        """Exposed things that AWS would not have in the rollback's group, and why."""
 
     def run(self, now: float) -> dict[str, Any]:
         """Looks, decides, remembers, acts; returns what happened in a few words. The time is in
@@ -141,7 +152,7 @@ class Controller:
             }
         observed = self._observe(before, manifest, problem, orders, live, groups)
         after = decide(manifest, before, observed, now, self.names)
-        answer = {
+        answer: dict[str, Any] = {
             "sequence": after.sequence,
             "kind": after.waiting.kind,
             "waiting": after.waiting.text,
@@ -149,12 +160,12 @@ class Controller:
         try:
             if after != before or etag is None:
                 self.channel.write_state(after, etag)
-            actions = act.list_actions(after, observed, self.names)
-            done = [self._act(action, after, manifest) for action in actions]
+            done, failed = self._act_all(after, observed, manifest)
         except Overtaken:
             return {"outcome": "lost", **answer}
         self._put_metrics(after, observed, now)
-        return {"outcome": "done", **answer, "did": [text for text in done if text]}
+        answer |= {"did": done, "unplaced": dict(sorted(self._unplaced.items())[:MAX_NAMED])}
+        return {"outcome": "failed" if failed else "done", **answer, "failed": failed}
 
     def end(self) -> dict[str, Any]:
         """Ends every live job of the channel, running executions too, and its rollback groups: the
@@ -217,6 +228,7 @@ class Controller:
             exposed = self._exposed_things(rollback.exposing_jobs)
             if rollback.offer.sequence in groups:
                 self._members = self.channel.rollback_groups.members(rollback.offer.sequence)
+                self._gone = self._find_gone(exposed - self._members)
         return Observed(
             jobs={**live, **self.channel.jobs.get_all(self._remembered_jobs(state))},
             alarms=self._gate_alarms(state, manifest),
@@ -228,7 +240,7 @@ class Controller:
             ),
             groups=groups,
             enrolled=len(self._members),
-            unenrolled=len(exposed - self._members),
+            unenrolled=len(exposed - self._members - self._gone),
         )
 
     def _remembered_jobs(self, state: State) -> list[str]:
@@ -254,6 +266,17 @@ class Controller:
         found = self.channel.cloudwatch.alarms(names) if names else {}
         return {names[full]: alarm for full, alarm in found.items()}
 
+    def _find_gone(self, things: set[str]) -> set[str]:
+        """Those of the things that do not exist any more: nothing is left to be brought back. They
+        are looked for once most devices are placed."""
+        if len(things) > MAX_LOOKED_FOR:
+            return set()
+        with ThreadPoolExecutor(8) as pool:
+            there = pool.map(lambda thing: is_thing(self.channel.clients, thing), sorted(things))
+            return {
+                thing for thing, is_there in zip(sorted(things), there, strict=True) if not is_there
+            }
+
     def _exposed_things(self, jobs: Iterable[str]) -> set[str]:
         for job in jobs:
             if job not in self._exposed:
@@ -261,6 +284,20 @@ class Controller:
         return set().union(*(self._exposed[job] for job in jobs))
 
     # Act
+
+    def _act_all(
+        self, state: State, observed: Observed, manifest: Manifest | None
+    ) -> tuple[list[str], list[str]]:
+        """What was done, and what failed: each action by itself, so that one that AWS refuses does
+        not keep the others from being done. Raises Overtaken."""
+        done: list[str] = []
+        failed: list[str] = []
+        for action in act.list_actions(state, observed, self.names):
+            try:
+                done += filter(None, [self._act(action, state, manifest)])
+            except AWS_ERRORS as error:
+                failed.append(f"{type(action).__name__}: {error}")
+        return done, failed
 
     def _act(self, action: act.Action, state: State, manifest: Manifest | None) -> str | None:
         match action:
@@ -328,12 +365,16 @@ class Controller:
     def _enroll(self, action: act.Enroll) -> str | None:
         groups = self.channel.rollback_groups
         groups.create(action.sequence)
-        missing = sorted(self._exposed_things(action.exposing_jobs) - self._members)
-        missing = missing[:ENROLLED_A_RUN]
+        exposed = self._exposed_things(action.exposing_jobs)
+        missing = sorted(exposed - self._members - self._gone)[:ENROLLED_A_RUN]
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda thing: groups.add(action.sequence, thing), missing))
+            refusals = list(pool.map(lambda thing: groups.add(action.sequence, thing), missing))
+        self._unplaced = {
+            thing: why for thing, why in zip(missing, refusals, strict=True) if why is not None
+        }
+        placed = len(missing) - len(self._unplaced)
         group = self.names.rollback_group(action.sequence)
-        return f"enrolled {len(missing)} devices in {group}" if missing else None
+        return f"enrolled {placed} devices in {group}" if placed else None
 
     # Tell
 
@@ -348,9 +389,8 @@ class Controller:
             {
                 ChannelMetric.HEARTBEAT: 1,
                 ChannelMetric.RELEASE_FAILED: int(rolling or state.halt is not None),
-                ChannelMetric.ROLLBACK_FAILED: count_rollback_failures(
-                    state, observed, self.names, now
-                ),
+                ChannelMetric.ROLLBACK_FAILED: len(self._unplaced)
+                + count_rollback_failures(state, observed, self.names, now),
                 ChannelMetric.MANIFEST_REFUSED: int(bool(refused)),
                 ChannelMetric.HELD: int(state.waiting.kind in NEEDS_A_PERSON),
             },

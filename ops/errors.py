@@ -15,8 +15,6 @@ from botocore.exceptions import (
 
 from cloud.clients import error_code
 
-AWS_ERRORS = (ClientError, BotoCoreError)
-"""What a call to AWS raises: AWS's refusals, and everything on the way to it."""
 ACCESS_DENIED = frozenset(
     {"AccessDenied", "AccessDeniedException", "ForbiddenException", "UnauthorizedException", "403"}
 )

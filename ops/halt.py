@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloud.channel import Channel
+from cloud.clients import AWS_ERRORS
 from ops.command import Command, Subparsers, add_changing_command, open_rings
-from ops.errors import AWS_ERRORS, OpsError, explain
+from ops.errors import OpsError, explain
 from ops.render import describe_order
 from ops.snapshot import list_live_jobs
 from ops.terminal import say

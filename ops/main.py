@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 import forecast.cli
+from cloud.clients import AWS_ERRORS
 from ops import approve, device, halt, pause, resume, retry, rollback, status
-from ops.errors import AWS_ERRORS, OpsError, explain
+from ops.errors import OpsError, explain
 from ops.stack import add_stack_arguments
 
 REFUSED, INTERRUPTED = 1, 130

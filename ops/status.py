@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from cloud.clients import AWS_ERRORS
 from ops.command import Subparsers
-from ops.errors import AWS_ERRORS, explain
+from ops.errors import explain
 from ops.render import is_ascii_only, render_status
 from ops.report import UNKNOWN, Reporter
 from ops.stack import Access, add_stack_arguments, open_access

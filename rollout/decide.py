@@ -456,6 +456,10 @@ class _Run:
         if own is None or busy or observed.unenrolled or answered < observed.enrolled:
             return False
         ways = gates.rollback_jobs(rollback, self.state.stable, observed, self.names)
+        sequence = rollback.offer.sequence
+        whole = [ring for ring, o in self.state.stable.items() if o.sequence == sequence]
+        if len(ways) < 1 + len(whole):  # a job of the way back is not made yet
+            return False
         return all(job.settled and not job.counts.queued + job.counts.in_progress for job in ways)
 
     # A new release

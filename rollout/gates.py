@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from rollout.names import ROLLBACK, Names
+from rollout.names import ENROLLED_A_RUN, ROLLBACK, Names
 from rollout.observed import Alarm, Counts, Job, Observed
 from rollout.orders import is_approved
 from rollout.release import AlarmGate, Gate, Manifest, RingPlan
@@ -138,8 +138,9 @@ def count_rollback_failures(state: State, observed: Observed, names: Names, now:
     """Devices that the rollback in progress could not bring back.
 
     In the rollback's own group a REJECTED counts too, unless the rollback was overtaken: whoever is
-    in it was exposed and has to come back. So does, after ROLLBACK_PATIENCE, whoever has not
-    answered: an exposed device was online when the release reached it.
+    in it was exposed and has to come back. So do, after ROLLBACK_PATIENCE, whoever has not
+    answered (an exposed device was online when the release reached it), and whoever could not be
+    put into the group.
     """
     if state.rollback is None or state.rollback.done_at is not None:
         return 0
@@ -147,11 +148,15 @@ def count_rollback_failures(state: State, observed: Observed, names: Names, now:
     failing = sum(
         job.counts.failing for job in rollback_jobs(state.rollback, state.stable, observed, names)
     )
+    since = state.rollback.started_at + ROLLBACK_PATIENCE
+    # a run comes every minute, and places so many
+    placed_by = since + 60 * (observed.enrolled + observed.unenrolled) / ENROLLED_A_RUN
+    failing += observed.unenrolled if now >= placed_by else 0
     if own is None:
         return failing
-    overdue = now >= state.rollback.started_at + ROLLBACK_PATIENCE
     rejected = 0 if is_overtaken(state) else own.counts.rejected
-    return failing + rejected + (own.counts.queued + own.counts.in_progress if overdue else 0)
+    unanswered = own.counts.queued + own.counts.in_progress if now >= since else 0
+    return failing + rejected + unanswered
 
 
 def is_overtaken(state: State) -> bool:

@@ -15,8 +15,9 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from cloud.clients import AWS_ERRORS
 from components.stack_file import StackFileError
-from ops.errors import AWS_ERRORS, OpsError, explain
+from ops.errors import OpsError, explain
 from ops.render import is_ascii_only, render_status
 from rollout.codec import encode
 from rollout.names import StackOutput

@@ -233,6 +233,81 @@ def test_an_unreadable_control_file_is_a_halt(aws: WorldAws) -> None:
     assert aws.world.versions() == {"1.1.0"}
 
 
+# A way back for each device by itself
+
+
+def exposed_in_canary(aws: WorldAws) -> list[str]:
+    """Runs a release that is bad on every device until it is stopped; whom it exposed."""
+    aws.world.bad = {"1.2.0"}
+    release(aws, manifest("1.2.0"))
+    while not aws.world.groups:
+        aws.world.tick()
+        once(aws)
+    return sorted(device.name for device in aws.world.in_ring("canary"))
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "InvalidRequestException"])
+def test_a_device_that_cannot_join_the_way_back_is_told_and_keeps_nobody_from_it(
+    aws: WorldAws, code: str
+) -> None:
+    stuck = sorted(device.name for device in aws.world.in_ring("canary"))[0]
+    aws.refused = {stuck: code}
+    exposed = exposed_in_canary(aws)
+    answer = once(aws)
+    assert answer["unplaced"] == {stuck: code}, "named in the log"
+    assert aws.metric("RollbackFailed") == 1, "and alarmed at once"
+    run(aws, 10)
+    (members,) = aws.world.groups.values()
+    assert members == set(exposed) - {stuck}, "everybody else is on the way back"
+    assert any("-rollback-" in name for name in aws.world.jobs), "which has its job"
+    run(aws, 70)
+    assert aws.state["waiting"]["kind"] == "rollback-failed", "an hour later a person is needed"
+    aws.refused = {}
+    run(aws, 10)
+    assert aws.state["rollback"].get("doneAt"), "and the rollback ends when the device is mended"
+    assert aws.metric("RollbackFailed") == 0
+
+
+def test_a_device_that_is_gone_ends_its_exposure(aws: WorldAws) -> None:
+    gone = exposed_in_canary(aws)[0]
+    del aws.world.devices[gone]
+    for members in aws.world.groups.values():
+        members.discard(gone)
+    answer = run(aws, 10)
+    assert answer["unplaced"] == {}
+    assert aws.metric("RollbackFailed") == 0
+    assert aws.state["rollback"].get("doneAt"), "nothing is left of it to be brought back"
+
+
+def test_an_action_that_aws_refuses_keeps_no_other_from_being_done(aws: WorldAws) -> None:
+    aws.world.bad_on = {"1.2.0": {device.name for device in aws.world.in_ring("early")}}
+    release(aws, manifest("1.2.0"))
+    aws.denied = {"CreateThingGroup"}  # the way back of the exposed cannot be made
+    for _ in range(20):
+        aws.world.tick()
+        answer = once(aws)
+        if answer["outcome"] == "failed":
+            break
+    assert any("CreateThingGroup" in text for text in answer["failed"])
+    assert any("cancelled" in text for text in answer["did"]), "the bad release is stopped"
+    assert any("created" in text for text in answer["did"]), "whole rings are on their way back"
+    assert aws.metric("Heartbeat") == 1
+    aws.denied = set()
+    run(aws, 25)
+    assert aws.world.versions() == {"1.1.0"}
+
+
+def test_a_run_that_could_not_do_everything_is_a_failed_invocation(
+    monkeypatch: pytest.MonkeyPatch, aws: WorldAws
+) -> None:
+    monkeypatch.setattr(Setup, "from_environment", lambda _env: aws.setup())
+    monkeypatch.setattr(module, "clients", lambda: Clients(aws.connect))
+    release(aws, manifest("1.2.0"))
+    aws.denied = {"CreateJob"}
+    with pytest.raises(RuntimeError, match=r"not everything could be done: Create: .*CreateJob"):
+        module.handler({"source": "aws.events"}, None)
+
+
 # The stack goes away
 
 

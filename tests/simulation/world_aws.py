@@ -27,6 +27,7 @@ class WorldAws(FakeAws):
         self.keys = [KEY]
         self.world = world
         self.documents: dict[str, dict[str, Any]] = {}
+        self.refused: dict[str, str] = {}
         if world.manifest:
             self.publish(world.manifest)
 
@@ -155,8 +156,18 @@ class WorldAws(FakeAws):
         return {}
 
     def do_add_thing_to_thing_group(self, *, thingGroupName: str, thingName: str) -> Any:
+        """`refused` are things that AWS will not have in one more group, with its error."""
+        if thingName not in self.world.devices:
+            raise refusal("ResourceNotFoundException", "AddThingToThingGroup")
+        if thingName in self.refused:
+            raise refusal(self.refused[thingName], "AddThingToThingGroup")
         self.group(thingGroupName).add(thingName)
         return {}
+
+    def do_describe_thing(self, *, thingName: str) -> Any:
+        if thingName not in self.world.devices:
+            raise refusal("ResourceNotFoundException", "DescribeThing")
+        return {"thingName": thingName}
 
     def do_list_things_in_thing_group(
         self, *, thingGroupName: str, maxResults: int, nextToken: str | None = None

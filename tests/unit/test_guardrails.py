@@ -39,8 +39,8 @@ WILDCARDS = {
     r"arn:aws:iot:[^:]+:[^:]+:thinggroup/.+-stable-rollback-\*": (
         "the channel's rollback groups, made by a rollback"
     ),
-    r"arn:aws:iot:[^:]+:[^:]+:thing/iot-fleet-[0-9a-f]{8}-\*": (
-        "the fleet's devices, which join after the deployment"
+    r"arn:aws:iot:[^:]+:[^:]+:thing/\*": (
+        "devices, which may have any name; AWS checks the group that they join as well"
     ),
     r"arn:aws:logs:[^:]+:[^:]+:log-group:[^*]+:\*": "log streams, named by who writes them",
     r"arn:aws:iot:[^:]+:[^:]+:topic(filter)?/\$aws/things/"

@@ -239,7 +239,7 @@ RINGS = {
 }
 JOB = f"{IOT}:job/0a1b2c3d-stable-canary-1764000000"
 ROLLBACK = f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-stable-rollback-1764000000"
-DEVICE_ARN = f"{IOT}:thing/iot-fleet-0a1b2c3d-0001"
+DEVICE_ARN = f"{IOT}:thing/named-by-somebody-else"
 LOG = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/c"
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:q"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/k"
@@ -273,6 +273,7 @@ CALLS = [
     ("iot:ListThingGroups", "*"),
     ("iot:AddThingToThingGroup", ROLLBACK),
     ("iot:AddThingToThingGroup", DEVICE_ARN),
+    ("iot:DescribeThing", DEVICE_ARN),
     ("iot:ListThingsInThingGroup", ROLLBACK),
     ("iot:ListThingsInThingGroup", RINGS["broad"]),
     ("iam:PassRole", PRESIGN),
