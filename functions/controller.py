@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import compress
 from typing import Any
 
 import boto3
@@ -268,14 +269,17 @@ class Controller:
 
     def _find_gone(self, things: set[str]) -> set[str]:
         """Those of the things that do not exist any more: nothing is left to be brought back. They
-        are looked for once most devices are placed."""
-        if len(things) > MAX_LOOKED_FOR:
-            return set()
+        are looked for once most are placed; one that cannot be asked for counts as there."""
+
+        def is_gone(thing: str) -> bool:
+            try:
+                return not is_thing(self.channel.clients, thing)
+            except AWS_ERRORS:
+                return False
+
+        names = sorted(things) if len(things) <= MAX_LOOKED_FOR else []
         with ThreadPoolExecutor(8) as pool:
-            there = pool.map(lambda thing: is_thing(self.channel.clients, thing), sorted(things))
-            return {
-                thing for thing, is_there in zip(sorted(things), there, strict=True) if not is_there
-            }
+            return set(compress(names, pool.map(is_gone, names)))
 
     def _exposed_things(self, jobs: Iterable[str]) -> set[str]:
         for job in jobs:

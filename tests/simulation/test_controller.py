@@ -279,6 +279,17 @@ def test_a_device_that_is_gone_ends_its_exposure(aws: WorldAws) -> None:
     assert aws.state["rollback"].get("doneAt"), "nothing is left of it to be brought back"
 
 
+def test_who_may_not_look_a_device_up_takes_it_for_one_that_is_there(aws: WorldAws) -> None:
+    stuck = sorted(device.name for device in aws.world.in_ring("canary"))[0]
+    aws.refused = {stuck: "InvalidRequestException"}
+    exposed = exposed_in_canary(aws)
+    aws.denied = {"DescribeThing"}
+    assert run(aws, 5)["outcome"] == "done"
+    (members,) = aws.world.groups.values()
+    assert members == set(exposed) - {stuck}
+    assert aws.metric("RollbackFailed") == 1
+
+
 def test_an_action_that_aws_refuses_keeps_no_other_from_being_done(aws: WorldAws) -> None:
     aws.world.bad_on = {"1.2.0": {device.name for device in aws.world.in_ring("early")}}
     release(aws, manifest("1.2.0"))
