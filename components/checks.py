@@ -165,6 +165,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(names) or 'none'}"
 
 
+def _show_key(key: str) -> str:
+    """A key that is no plain word as JSON, so that any text can be shown."""
+    return key if PLAIN_KEY.fullmatch(key) else show_value(key)
+
+
 class Section:
     """One object of the configuration. What is read is known; `refuse_unknown_keys` comes last.
 
@@ -178,12 +183,12 @@ class Section:
         self._known: set[str] = set()
 
     def key_path(self, key: str) -> str:
-        """The key's full path; a key that is no plain word is shown as JSON."""
-        return f"{self.path}{self._separator}{key if PLAIN_KEY.fullmatch(key) else show_value(key)}"
+        """The key's full path."""
+        return f"{self.path}{self._separator}{_show_key(key)}"
 
     def format_fix(self, key: str, example: str) -> str:
         """The line to write: top-level keys have a namespace, and YAML takes `on` for true."""
-        name = self.key_path(key) if self._separator == ":" else key
+        name = self.key_path(key) if self._separator == ":" else _show_key(key)
         return f"write {json.dumps(name) if name == 'on' else name}: {example}"
 
     # Reading

@@ -975,6 +975,13 @@ def test_whatever_stands_at_a_key_only_a_settings_error_is_raised(
     outcome(changed(path, value), root)
 
 
+def test_a_key_that_no_terminal_can_show_is_shown_as_json(root: Path) -> None:
+    """In the path and in the line to write."""
+    found = mistakes({**VALID, "tags": {"\ud800": None}}, root)
+    assert all('iot-ota:tags."\\ud800"' in mistake for mistake in found)
+    assert any('write "\\ud800": "devices"' in mistake for mistake in found)
+
+
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
