@@ -231,23 +231,14 @@ def test_every_class_has_a_name_of_its_own() -> None:
 
 def test_every_constant_has_one_home() -> None:
     constants = definitions(ast.Assign)
-    twice = {
-        name: where
-        for name, where in constants.items()
-        if name.isupper() and len(where) > 1 and name not in MEANT_TWICE
-    }
+    twice = {name: where for name, where in constants.items() if name.isupper() and len(where) > 1}
     assert twice == {}, "one fact, one home"
 
 
 def test_every_module_has_a_name_of_its_own() -> None:
     paths = [path for room in ROOMS for path in sources(room) if not path.name.startswith("__")]
     twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
-    assert set(twice) <= SAME_MODULES, "one name, one thing"
-
-
-MEANT_TWICE: set[str] = set()
-"""Constants that are a module's own business and stand in several."""
-SAME_MODULES: set[str] = set()
+    assert twice == [], "one name, one thing"
 
 
 def test_operating_needs_no_sandbox_and_no_pulumi() -> None:
