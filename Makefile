@@ -4,7 +4,7 @@ UV ?= uv
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help up status release down test lint format plan preview bench lock install
+.PHONY: help up status release down test histories lint format plan preview bench lock install
 
 RUN := .venv/bin/python -m
 INSTALLED := .venv/.installed
@@ -29,6 +29,9 @@ down: $(INSTALLED) ## Stop the sandbox and remove all it left
 # One worker keeps one file's tests together, so that a sandbox is started once for all tests of its file.
 test: $(INSTALLED) ## Run all tests; ARGS="-k rings" runs some of them
 	$(RUN) pytest -n 2 --dist loadfile $(ARGS)
+
+histories: $(INSTALLED) ## Play 10,000 random histories for the oracle: make histories N=1000 SEED=7
+	N="$(N)" SEED="$(SEED)" $(RUN) tests.histories
 
 lint: $(INSTALLED) ## Check style and types
 	$(RUN) ruff check .

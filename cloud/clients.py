@@ -23,7 +23,17 @@ PAGE = 250
 """Most items in a page of AWS IoT's lists."""
 AWS_ERRORS = (BotoCoreError, ClientError)
 """What a call raises when AWS refuses it, or cannot be asked."""
-MISSING = frozenset({"NoSuchKey", "404", "ResourceNotFoundException"})
+MISSING = frozenset(
+    {
+        "NoSuchKey",
+        "NoSuchVersion",
+        "404",
+        "ResourceNotFoundException",
+        # what S3 says where a version is asked for that is a delete marker
+        "MethodNotAllowed",
+        "405",
+    }
+)
 ALREADY_SO = frozenset(
     {
         "InvalidRequestException",
@@ -44,6 +54,10 @@ class Clients:
     @property
     def cloudwatch(self) -> Any:
         return self._client("cloudwatch")
+
+    @property
+    def events(self) -> Any:
+        return self._client("events")
 
     @property
     def iot(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cloud.clients import Clients, error_code, is_missing, list_all
+from cloud.clients import ALREADY_SO, PAGE, Clients, error_code, is_missing, list_all
 from rollout.names import Names
 
 
@@ -35,17 +35,17 @@ class RollbackGroups:
         )
         return str(answer["thingGroupArn"])
 
-    def delete(self, sequence: int) -> None:
-        self._clients.iot.delete_thing_group(thingGroupName=self._names.rollback_group(sequence))
-
-    def members(self, sequence: int) -> set[str]:
-        things = list_all(
-            self._clients.iot,
-            "list_things_in_thing_group",
-            "things",
-            thingGroupName=self._names.rollback_group(sequence),
-        )
-        return set(things)
+    def delete(self, sequence: int) -> str | None:
+        """Why not, where AWS refuses it: somebody gave the group a child, or took it away between
+        two calls."""
+        name = self._names.rollback_group(sequence)
+        try:
+            self._clients.iot.delete_thing_group(thingGroupName=name)
+        except ClientError as error:
+            if error_code(error) not in ALREADY_SO:
+                raise
+            return f"{name} cannot be removed: {error.response['Error'].get('Message')}"
+        return None
 
     def add(self, sequence: int, thing: str) -> str | None:
         """Puts a thing into the group (the call may be repeated); why not, where AWS refuses it: a
@@ -59,6 +59,25 @@ class RollbackGroups:
         except BotoCoreError as error:
             return type(error).__name__
         return None
+
+
+def member_page(clients: Clients, group: str, token: str | None) -> tuple[list[str], str | None]:
+    """One page of the things in a group, not in its children, and the token of the next page."""
+    answer = clients.iot.list_things_in_thing_group(
+        thingGroupName=group, maxResults=PAGE, **({"nextToken": token} if token else {})
+    )
+    return list(answer["things"]), answer.get("nextToken")
+
+
+def has_things(clients: Clients, group: str) -> bool:
+    """Whether the group has a thing of its own; one that does not exist has none."""
+    try:
+        answer = clients.iot.list_things_in_thing_group(thingGroupName=group, maxResults=1)
+    except ClientError as error:
+        if is_missing(error):
+            return False
+        raise
+    return bool(answer["things"])
 
 
 def is_thing(clients: Clients, thing: str) -> bool:

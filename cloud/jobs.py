@@ -10,12 +10,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloud.clients import Clients, attempt, error_code, is_missing, list_all
+from cloud.clients import AWS_ERRORS, PAGE, Clients, attempt, error_code, is_missing, list_all
 from rollout.names import Names
 from rollout.observed import DISARMED, LIVE, Job
 
 BEGAN = ("IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT")
-"""Statuses of executions that a device began and did not reject."""
+"""Statuses of executions that a device began and did not reject. In this order a device that goes
+on while they are listed one after the other is not missed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +37,22 @@ class Jobs:
         self._clients, self._names = clients, names
 
     def live(self) -> dict[str, Job]:
-        """The channel's jobs that are not over, by id; without their counts."""
+        """The jobs under the channel's prefix that are not over, by id, the oldest first; without
+        their counts. Others may have made some of them."""
+        items = (item for status in sorted(LIVE) for item in self._list(status=status))
         return {
-            item["jobId"]: Job(status=item["status"])
-            for status in sorted(LIVE)
-            for item in self._list(status=status)
+            item["jobId"]: Job(status=item["status"]) for item in sorted(items, key=_created_at)
         }
 
     def statuses(self) -> dict[str, str]:
-        """By id: the status of every job of the channel that IoT still knows, ended ones too.
-        Reads the whole account's list."""
-        return {item["jobId"]: item["status"] for item in self._list()}
+        """By id, the oldest first: the status of every job under the channel's prefix that IoT
+        still knows, ended ones too. Reads the whole account's list."""
+        items = sorted(self._list(), key=_created_at)
+        return {item["jobId"]: item["status"] for item in items}
 
     def _list(self, **only: str) -> Iterator[Any]:
         items = list_all(self._clients.iot, "list_jobs", "jobs", **only)
-        return (item for item in items if self._names.split_job(item["jobId"]))
+        return (item for item in items if item["jobId"].startswith(self._names.job_prefix))
 
     def get(self, job: str) -> Job | None:
         """The job with its counts; None where IoT does not know it."""
@@ -61,9 +63,32 @@ class Jobs:
                 return None
             raise
 
+    def document(self, job: str) -> str | None:
+        """The job's document as it was made; None where IoT does not know the job."""
+        try:
+            return str(self._clients.iot.get_job_document(jobId=job)["document"])
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+
     def get_all(self, jobs: Iterable[str]) -> dict[str, Job]:
         """Those of the jobs that IoT knows, by id, with their counts."""
         return {name: job for name in dict.fromkeys(jobs) if (job := self.get(name))}
+
+    def get_each(self, jobs: Iterable[str]) -> tuple[dict[str, Job], dict[str, str]]:
+        """As `get_all`, each by itself; beside them, those that AWS would not show, and why."""
+        found: dict[str, Job] = {}
+        unread: dict[str, str] = {}
+        for name in jobs:
+            try:
+                job = self.get(name)
+            except AWS_ERRORS as error:
+                unread[name] = str(error)
+                continue
+            if job:
+                found[name] = job
+        return found, unread
 
     def create(self, job: str, request: dict[str, Any]) -> bool:
         """CreateJob; False where the id is taken already."""
@@ -101,14 +126,20 @@ class Jobs:
 
     # Executions
 
-    def exposed_things(self, jobs: Iterable[str]) -> set[str]:
-        """The things that began, or ended, one of these jobs."""
-        return {
-            execution.thing
-            for job in jobs
-            for status in BEGAN
-            for execution in self._executions(job, status)
-        }
+    def execution_page(
+        self, job: str, status: str, token: str | None
+    ) -> tuple[list[str], str | None]:
+        """One page of a job's executions in this status, as the names of their things, and the
+        token of the next page. Of cancelled ones, those that a device had begun."""
+        answer = self._clients.iot.list_job_executions_for_job(
+            jobId=job, status=status, maxResults=PAGE, **({"nextToken": token} if token else {})
+        )
+        things = [
+            item["thingArn"].rsplit("/", 1)[1]
+            for item in answer["executionSummaries"]
+            if status != "CANCELED" or "startedAt" in item["jobExecutionSummary"]
+        ]
+        return things, answer.get("nextToken")
 
     def sample(self, job: str, status: str, most: int) -> list[Execution]:
         """At most `most` executions of a job that are in this status."""
@@ -157,6 +188,11 @@ class Jobs:
             raise
         details = (answer["execution"].get("statusDetails") or {}).get("detailsMap") or {}
         return {key: str(value) for key, value in details.items()}
+
+
+def _created_at(item: dict[str, Any]) -> float:
+    at: datetime | None = item.get("createdAt")
+    return at.timestamp() if at else 0.0
 
 
 def _execution(job: str, thing: str, summary: dict[str, Any]) -> Execution:

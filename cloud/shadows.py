@@ -22,6 +22,8 @@ class Reported:
     hardware: str
     at: float | None
     """When it reported the version (seconds since 1970)."""
+    contract: int | None = None
+    """The version of the contract that it speaks; None where it says no number."""
 
 
 def reported(clients: Clients, thing: str) -> Reported | None:
@@ -37,7 +39,7 @@ def reported(clients: Clients, thing: str) -> Reported | None:
     firmware = _at(state, "firmware")
     if not firmware:
         return None
-    sequence = firmware.get("sequence")
+    sequence, contract = firmware.get("sequence"), state.get("contract")
     at = _at(document, "metadata", "reported", "firmware", "version").get("timestamp")
     return Reported(
         version=str(firmware.get("version")),
@@ -45,6 +47,7 @@ def reported(clients: Clients, thing: str) -> Reported | None:
         sequence=sequence if isinstance(sequence, int) else -1,
         hardware=str(state.get("hardware")),
         at=at,
+        contract=contract if isinstance(contract, int) else None,
     )
 
 

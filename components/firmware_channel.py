@@ -22,9 +22,9 @@ from components.settings.channel_settings import ChannelSettings, read_channel
 from components.settings.common import CommonSettings, read_common
 from components.settings.firmware import S3Image, read_firmware
 from components.settings.fleet import read_rings
-from components.settings.rollout import pace_value, read_manifest
+from components.settings.rollout import list_abort_risks, pace_value, read_manifest
 from rollout.codec import encode, sha256_hex
-from rollout.names import CHANNELS_PREFIX, ChannelKeys, Names, StackOutput
+from rollout.names import CHANNELS_PREFIX, STATE_VERSIONS, ChannelKeys, Names, StackOutput
 from rollout.release import Gate, Pace, RolloutOptions
 from rollout.version import Version
 
@@ -105,6 +105,8 @@ class FirmwareChannel(pulumi.ComponentResource):
         super().__init__("iotota:index:FirmwareChannel", name, None, opts)
         self._name, self._settings, self._common = name, settings, common
         self._manifest = manifest = settings.manifest
+        for risk in list_abort_risks(manifest):
+            pulumi.log.warn(risk, self)
         self._child = pulumi.ResourceOptions(parent=self)
         # for what holds images, memory and signatures; the artifact must not inherit it
         self._kept = keep(self._child, common.protect)
@@ -254,9 +256,11 @@ class FirmwareChannel(pulumi.ComponentResource):
                 channel=self._manifest.channel,
                 controller_role_arn=controller_role.arn,
                 tls_only=self._context.tls_only,
+                protect=self._common.protect,
             ),
-            # S3 refuses to change policy and public access block at once (OperationAborted)
-            opts=after(kept, access),
+            # S3 refuses to change policy and public access block at once (OperationAborted), and
+            # the policy may forbid what turns versions on
+            opts=after(kept, access, versioning),
         )
         aws.s3.BucketLifecycleConfiguration(
             f"{name}-lifecycle",
@@ -274,7 +278,11 @@ class FirmwareChannel(pulumi.ComponentResource):
                     "id": "old-manifests",
                     "status": "Enabled",
                     "filter": {"prefix": CHANNELS_PREFIX},
-                    "noncurrent_version_expiration": {"noncurrent_days": OLD_MANIFEST_DAYS},
+                    "noncurrent_version_expiration": {
+                        "noncurrent_days": OLD_MANIFEST_DAYS,
+                        # the newest stay: the controller looks for its state's predecessors
+                        "newer_noncurrent_versions": STATE_VERSIONS,
+                    },
                 },
             ],
             opts=after(child, versioning),  # noncurrent versions are there once versioning is

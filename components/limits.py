@@ -23,6 +23,7 @@ from components.checks import (
     version,
     whole_number,
 )
+from rollout.evidence import FALSE_STOPS, PERCENTS
 from rollout.names import RING_NAME, ROLLBACK
 from rollout.release import Window
 from rollout.window import next_opening, parse_cron, parse_time
@@ -188,9 +189,9 @@ ABORT: Fields = {
             "REJECTED is a device's word for not-for-me and no failure, and ALL counts it too",
         ),
     ),
-    "percent": number(0.01, 100, 2, "thresholdPercentage of CreateJob's abortConfig", 20),
+    "percent": number(0.01, 100, 2, "thresholdPercentage of CreateJob's abortConfig", 50),
     "minimum": whole_number(
-        1, MAX_COUNT, "devices; minNumberOfExecutedThings of CreateJob's abortConfig", 5
+        1, MAX_COUNT, "devices; minNumberOfExecutedThings of CreateJob's abortConfig", 20
     ),
 }
 
@@ -243,8 +244,16 @@ GATE: Fields = {
     ),
 }
 FAILURE_LIMIT: Fields = {
-    "percent": number(0, 99.99, 2, "percent of the finished devices; 100 would be no brake", 10),
-    "minimum": whole_number(1, MAX_COUNT, "finished devices before the ring can fail", 3),
+    "percent": number(
+        *PERCENTS,
+        2,
+        "percent of the devices that begin; of more than half it would be no brake",
+        10,
+    ),
+    "false_stop_percent": number(
+        *FALSE_STOPS, 2, "chance in percent of stopping a release that keeps the limit", 1
+    ),
+    "devices": whole_number(1, MAX_COUNT, "failing devices that stop the ring by themselves", 2),
 }
 ALARM: Fields = {
     "name": text(

@@ -57,6 +57,13 @@ ALARM_RULES = {
         metric=ChannelMetric.HELD,
         missing="ignore",
     ),
+    "forged": AlarmRule(
+        description=(
+            "Somebody made a job or a call in the controller's name: it had no effect, and the"
+            " controller's log names it"
+        ),
+        metric=ChannelMetric.FORGED,
+    ),
     "no-heartbeat": AlarmRule(
         description=(
             "The controller did not run for five minutes: no gate is kept, nothing is rolled back"

@@ -89,8 +89,10 @@ def presign_trust(location: Location, names: Names) -> Document:
 
 
 def presign_policy(bucket_arn: str) -> Document:
-    """The wildcard is the image: a job may offer any release, the last good one included."""
-    return _policy(_statement(["s3:GetObject"], [f"{bucket_arn}/{FIRMWARE_PREFIX}*"]))
+    """The wildcard is the image: a job may offer any release, the last good one included. It names
+    one version of the object."""
+    images = [f"{bucket_arn}/{FIRMWARE_PREFIX}*"]
+    return _policy(_statement(["s3:GetObject", "s3:GetObjectVersion"], images))
 
 
 def event_log_trust(location: Location, names: FleetNames) -> Document:
@@ -106,24 +108,58 @@ def log_writing_policy(log_group_arns: Sequence[str]) -> Document:
 
 
 def bucket_policy(
-    bucket_arn: str, channel: str, controller_role_arn: str, tls_only: bool
+    bucket_arn: str, channel: str, controller_role_arn: str, tls_only: bool, protect: bool
 ) -> Document:
-    """Nobody without TLS; nobody but the controller writes or removes its memory, `state.json`."""
+    """Nobody without TLS; nobody but the controller writes or removes its memory: `state.json`,
+    `preflight.json`, and whom each way back must bring back (the wildcard is which of them).
+
+    Where the stack is protected nobody removes a version of an image, of the memory or of the
+    orders, or stops that there are versions: a job names a version, and what was lost is found in
+    them. (The manifest's go with the resource that writes it.)
+    """
     # AWS names a session by its role; a local AWS (MiniStack) by the session itself, which AWS
     # never does here
     session = controller_role_arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")
+    keys = ChannelKeys(channel)
     others = {"ArnNotLike": {"aws:PrincipalArn": [controller_role_arn, f"{session}/*"]}}
     return _policy(
         *_tls("s3:*", [bucket_arn, f"{bucket_arn}/*"], tls_only),
         _statement(
             ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"],
-            f"{bucket_arn}/{ChannelKeys(channel).state}",
+            _memory(bucket_arn, keys),
             sid="OnlyTheControllerWritesItsState",
             effect="Deny",
             principal="*",
             condition=others,
         ),
+        *(_keep_versions(bucket_arn, keys) if protect else ()),
     )
+
+
+def _memory(bucket_arn: str, keys: ChannelKeys) -> list[str]:
+    """What the controller alone writes. Ways back are made with a release: the wildcard is which
+    of them."""
+    return [f"{bucket_arn}/{key}" for key in (keys.state, keys.preflight, f"{keys.ways_back}*")]
+
+
+def _keep_versions(bucket_arn: str, keys: ChannelKeys) -> list[Statement]:
+    kept = [f"{bucket_arn}/{key}" for key in (f"{FIRMWARE_PREFIX}*", keys.orders, keys.state)]
+    return [
+        _statement(
+            ["s3:DeleteObjectVersion"],
+            kept,
+            sid="NobodyRemovesAVersion",
+            effect="Deny",
+            principal="*",
+        ),
+        _statement(
+            ["s3:PutBucketVersioning"],
+            bucket_arn,
+            sid="NobodyStopsVersions",
+            effect="Deny",
+            principal="*",
+        ),
+    ]
 
 
 def signing_key_policy(location: Location, controller_role_arn: str) -> Document:
@@ -155,30 +191,54 @@ def controller_policy(
     jobs = location.arn("iot", f"job/{names.job_prefix}*")
     rollbacks = location.arn("iot", f"thinggroup/{names.rollback_group_prefix}*")
     things = location.arn("iot", "thing/*")
-    own = [f"{bucket_arn}/{key}" for key in (keys.manifest, keys.orders, keys.state)]
+    read = [f"{bucket_arn}/{key}" for key in (keys.manifest, keys.orders)]
+    memory = _memory(bucket_arn, keys)
+    # MiniStack names the default bus in a rule's ARN, AWS does not
+    ticks = [location.arn("events", f"rule/{bus}{names.tick}") for bus in ("", "default/")]
     return _policy(
         # streams are named by Lambda at run time
         _statement(["logs:CreateLogStream", "logs:PutLogEvents"], [f"{log_group_arn}:*"]),
         # images: any release may have to be checked, the last good one included
-        _statement(["s3:GetObject"], [*own, f"{bucket_arn}/{FIRMWARE_PREFIX}*"]),
-        _statement(["s3:PutObject"], [f"{bucket_arn}/{keys.state}"]),
+        _statement(["s3:GetObject"], [*read, *memory, f"{bucket_arn}/{FIRMWARE_PREFIX}*"]),
+        # one version of an image, which a job names; earlier states, where the newest is lost
+        _statement(
+            ["s3:GetObjectVersion"],
+            [f"{bucket_arn}/{keys.state}", f"{bucket_arn}/{FIRMWARE_PREFIX}*"],
+        ),
+        _statement(["s3:PutObject"], memory),
         # without it S3 answers 403, not 404, for a key that is not there
         _statement(["s3:ListBucket"], [bucket_arn]),
+        # whether the state lies on the version that it replaced
+        _statement(
+            ["s3:ListBucketVersions"],
+            [bucket_arn],
+            condition={"StringEquals": {"s3:prefix": keys.state}},
+        ),
         _statement(["kms:Sign"], [signing_key_arns[0]]),
         # during a rotation: the state that the key before signed is still the newest
         _statement(["kms:Verify"], sorted(signing_key_arns)),
         _statement(["iot:CreateJob"], [jobs, *rings, rollbacks]),
         _statement(
-            ["iot:CancelJob", "iot:DescribeJob", "iot:ListJobExecutionsForJob", "iot:UpdateJob"],
+            [
+                "iot:CancelJob",
+                "iot:DescribeJob",
+                "iot:GetJobDocument",
+                "iot:ListJobExecutionsForJob",
+                "iot:UpdateJob",
+            ],
             [jobs],
         ),
         _statement(["iot:CreateThingGroup", "iot:DeleteThingGroup"], [rollbacks]),
         # only into a rollback's group: AWS checks the group as well as the thing
         _statement(["iot:AddThingToThingGroup"], [rollbacks, things]),
-        _statement(["iot:DescribeThing"], [things]),
+        # whether a thing is there, and could go back
+        _statement(
+            ["iot:DescribeThing", "iot:ListThingGroupsForThing", "iot:ListThingPrincipals"],
+            [things],
+        ),
         _statement(["iot:ListThingsInThingGroup"], [*rings, rollbacks]),
-        # IAM knows no resource for these two: they list what the account has
-        _statement(["iot:ListJobs", "iot:ListThingGroups"], ["*"]),
+        # IAM knows no resource for these three: they list, and change nothing
+        _statement(["iot:ListAttachedPolicies", "iot:ListJobs", "iot:ListThingGroups"], ["*"]),
         _statement(
             ["iam:PassRole"],
             [presign_role_arn],
@@ -192,6 +252,8 @@ def controller_policy(
         ),
         # gates name alarms of other stacks too, and one call asks for several
         _statement(["cloudwatch:DescribeAlarms"], ["*"]),
+        # whether the tick is gone, as it is when the stack is destroyed
+        _statement(["events:DescribeRule"], ticks),
         _statement(["sqs:SendMessage"], [dead_letters_arn]),
     )
 

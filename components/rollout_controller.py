@@ -107,7 +107,8 @@ class RolloutController(pulumi.ComponentResource):
             input=json.dumps({}),
             opts=after(self._child, rights, failures, *([args.fleet] if args.fleet else [])),
         )
-        # after it, so that on destroy nothing wakes the controller any more when it ends its jobs
+        # after it, so that on destroy nothing wakes the controller any more when it ends its jobs:
+        # by the tick's rule, which is gone then, it knows that the call comes from a destroy
         self._wakes = after(self._child, jobs_end)
         self._wake_on_files()
         self._wake_on_stopped_jobs()

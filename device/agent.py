@@ -9,12 +9,13 @@ replace:
 - `connection.Connection`, for another MQTT client: give `Device` a class with IotClient's methods.
 - `Faults` goes; it serves tests only.
 
-`rules.py` and `download.py` stay as they are.
+`rules.py`, `strict_json.py`, `download.py` and `transfer.py` stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -29,15 +30,26 @@ from device.connection import (
     ExecutionStatus,
     JobEnded,
     JobExecution,
+    JobHandout,
+    NoAnswer,
     RequestRefused,
     Stopped,
     Unreachable,
     VersionMismatch,
 )
-from device.download import NO_DOWNLOAD, Download, DownloadError
+from device.download import NO_DOWNLOAD, Download, DownloadError, draw_wait
 from device.flash import ExecutionKey, Flash, JobOutcome
-from device.rules import Accept, AlreadyInstalled, Fail, Reject, evaluate_document, load_keys
-from rollout.job_document import ReleaseStatement
+from device.rules import (
+    BAD_DOCUMENT,
+    Accept,
+    AlreadyInstalled,
+    Decision,
+    Fail,
+    Reject,
+    evaluate_document,
+    load_keys,
+)
+from rollout.job_document import CONTRACT
 from rollout.version import Version
 
 Step = Literal["checking", "downloading", "installing", "rebooting", "self-test", "reporting"]
@@ -47,9 +59,16 @@ PROGRESS_PERCENT = 25
 PROGRESS_SECONDS = 5.0
 """A download reports each quarter, at least these seconds apart: a short one only its start."""
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
-"""Until an unanswered request is made again, doubling."""
+"""Bounds of the wait before an unanswered request is made again: the first, doubling to the
+longest; each wait is drawn from 0 to its bound."""
 MAX_VERSION_CONFLICTS = 3
 """How often an update is made when the execution's version was another."""
+DOCUMENT_TRIES = 3
+"""How often a document is asked for that does not come although IoT answers otherwise."""
+DOWNLOAD_SHARE = 0.9
+"""Of the time that the job has left; the rest is for saying that it did not suffice."""
+DEFAULT_JOB_SECONDS = 3600.0
+"""What a job has left if IoT names no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +84,9 @@ class DeviceConfig(ConnectionConfig):
     initial_sha256: str
     folder: Path
     """Its flash: slots and memory outlive the Device object."""
+    download_ca_pem: str = ""
+    """Of the root CAs that images may come under; S3's are Amazon Trust Services' five roots, not
+    only the one of `ca_pem`. "" means the system's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +110,13 @@ class IotClient(Protocol):
     def interrupt(self) -> None: ...
     def close(self) -> None: ...
     def sleep(self, seconds: float) -> None: ...
-    def start_next_job(self) -> JobExecution | None: ...
-    def fetch_document(self, execution: JobExecution) -> object: ...
+    def find_next_job(self) -> JobExecution | None: ...
+    def fetch_document(self, execution: JobExecution) -> JobHandout: ...
     def update_job(
-        self, execution: JobExecution, status: ExecutionStatus, details: dict[str, str]
+        self,
+        execution: JobExecution,
+        status: ExecutionStatus,
+        details: dict[str, str] | None = None,
     ) -> JobExecution: ...
     def update_shadow(self, reported: dict[str, Any]) -> None: ...
 
@@ -116,6 +141,7 @@ class Device:
             initial_version=Version("2.0.0"),  # of the factory image
             initial_sha256="be3b79bf69b9f58bba61ee6f98cc32e2f97cb2f3d2b901f9695641274c9f2a87",
             folder=Path("/var/lib/ota"),
+            download_ca_pem=Path("AmazonRootCAs.pem").read_text(),  # Amazon Trust Services' roots
         )
         device = Device(config, lambda serial, text: print(serial, text))
         device.start()  # returns at once; jobs are taken as they come
@@ -139,11 +165,14 @@ class Device:
         self._on_progress = on_progress
         self._faults = faults
         self._keys = load_keys(config.public_key_pem)
+        self._tls = ssl.create_default_context(cadata=config.download_ca_pem or None)
         self._flash = Flash(config.folder, config.initial_version, config.initial_sha256)
         self._events: SimpleQueue[str | None] = SimpleQueue()
         """Trouble with the connection, as text; None says that IoT may have work."""
         self._last_trouble: str | None = None
         self._reported: dict[str, Any] | None = None
+        self._ended: ExecutionKey | None = None
+        """The execution that had ended when the device last wrote to it."""
         self._iot = connect(config, lambda: self._events.put(None), self._events.put)
         self._thread = threading.Thread(
             target=self._run, name=f"device {config.serial}", daemon=True
@@ -167,7 +196,7 @@ class Device:
             self._boot()
             retry: float | None = None
             while True:
-                if self._wait_for_work(retry):
+                if self._wait_for_work(None if retry is None else draw_wait(retry)):
                     retry = self._process_jobs(retry)
         except Stopped:
             pass
@@ -192,8 +221,8 @@ class Device:
         return not events or None in events
 
     def _process_jobs(self, retry: float | None) -> float | None:
-        """Takes jobs until there is none; returns the seconds after which to try again, None when
-        nothing is left."""
+        """Takes jobs until there is none; returns the bound of the seconds until it tries again,
+        None when nothing is left."""
         try:
             self._update_shadow()
             while self._process_next_job():
@@ -208,7 +237,7 @@ class Device:
 
     def _process_next_job(self) -> bool:
         """Takes the next job to its end; False when there is none."""
-        execution = self._iot.start_next_job()
+        execution = self._iot.find_next_job()
         if execution is None:
             if self._flash.memory.outcome is not None:
                 self._flash.remember(outcome=None)
@@ -216,6 +245,8 @@ class Device:
         job = _CurrentJob(self._iot, execution)
         key = ExecutionKey(job_id=execution.job_id, execution=execution.number)
         try:
+            if execution.is_queued:
+                job.update("IN_PROGRESS")
             outcome = self._flash.memory.outcome
             if outcome is None or outcome.job != key:
                 outcome = self._execute(job, key)
@@ -229,28 +260,49 @@ class Device:
             detail = f" ({outcome.detail})" if outcome.detail else ""
             self._notify(f"{outcome.status}: {outcome.reason}{detail}")
         except JobEnded as ended:
+            if self._ended == key:
+                raise Unreachable(f"{key.job_id} has ended, and is still the next job") from ended
+            self._ended = key
             self._notify(f"{execution.job_id} ended meanwhile: {ended.status}")
         return True
 
     def _execute(self, job: _CurrentJob, key: ExecutionKey) -> JobOutcome:
         self._enter("checking")
-        memory = self._flash.memory
-        decision = evaluate_document(job.execution.document, memory, self._keys, self.config)
+        handout = self._fetch_document(job)
+        decision = self._evaluate(handout, job)
         if isinstance(decision, Fail):
             return JobOutcome(status="FAILED", reason=decision.reason, detail=decision.detail)
         if isinstance(decision, Reject):
             return JobOutcome(status="REJECTED", reason=decision.reason, detail=decision.detail)
         if isinstance(decision, AlreadyInstalled):
-            self._flash.remember(sequence=max(memory.sequence, decision.statement.sequence))
+            sequence = max(self._flash.memory.sequence, decision.statement.sequence)
+            self._flash.remember(sequence=sequence)
             return JobOutcome(status="SUCCEEDED", reason="already installed")
         try:
-            return self._install(job, key, decision.statement, decision.url)
+            return self._install(job, key, handout, decision)
         except DownloadError as error:
             return JobOutcome(status="FAILED", reason=error.reason, detail=error.detail)
 
+    def _fetch_document(self, job: _CurrentJob) -> JobHandout:
+        """The job's document; none of it if the answer with it does not come, again and again,
+        while the answers without it do."""
+        for _ in range(DOCUMENT_TRIES):
+            try:
+                return self._iot.fetch_document(job.execution)
+            except NoAnswer:
+                self._iot.find_next_job()  # raises Unreachable where nothing is answered
+        return JobHandout(document=None, seconds_left=None)
+
+    def _evaluate(self, handout: JobHandout, job: _CurrentJob) -> Decision:
+        if handout.document is None:
+            return Fail(BAD_DOCUMENT, "IoT's answer with the document cannot be read")
+        job_id, memory = job.execution.job_id, self._flash.memory
+        return evaluate_document(handout.document, job_id, memory, self._keys, self.config)
+
     def _install(
-        self, job: _CurrentJob, key: ExecutionKey, statement: ReleaseStatement, url: str
+        self, job: _CurrentJob, key: ExecutionKey, handout: JobHandout, accepted: Accept
     ) -> JobOutcome:
+        statement, left = accepted.statement, handout.seconds_left
         target = self._flash.accept(statement)
         self._enter("downloading")
         have = target.stat().st_size if target.exists() else 0
@@ -266,10 +318,12 @@ class Device:
             target,
             statement.size,
             statement.sha256,
-            renew_url=lambda: self._renew_url(job),
+            seconds=DOWNLOAD_SHARE * (DEFAULT_JOB_SECONDS if left is None else left),
+            tls=self._tls,
+            renew_url=lambda: self._renew_url(job, handout.document),
             sleep=self._iot.sleep,
             on_bytes=on_bytes,
-        ).run(url)
+        ).run(accepted.url)
         self._enter("installing")
         running = str(self._flash.memory.version)
         job.update("IN_PROGRESS", {"step": "rebooting", "percent": "100", "version": running})
@@ -282,11 +336,10 @@ class Device:
             raise RuntimeError("a trial boot ended without an outcome")
         return outcome
 
-    def _renew_url(self, job: _CurrentJob) -> str:
-        """A newly presigned URL for the job in hand; everything else in the document must be as it
-        was."""
-        old, new = job.execution.document, self._iot.fetch_document(job.execution)
-        decision = evaluate_document(new, self._flash.memory, self._keys, self.config)
+    def _renew_url(self, job: _CurrentJob, old: object) -> str:
+        """A newly presigned URL for the job in hand; the release must be the one it was."""
+        handout = self._fetch_document(job)
+        decision, new = self._evaluate(handout, job), handout.document
         if (
             not isinstance(old, dict)
             or not isinstance(new, dict)
@@ -304,7 +357,8 @@ class Device:
         memory = self._flash.memory
         version, digest, sequence = str(memory.version), memory.sha256, memory.sequence
         firmware = {"version": version, "sha256": digest, "sequence": sequence}
-        reported = {"firmware": firmware, "hardware": self.config.hardware}
+        hardware = self.config.hardware
+        reported = {"contract": CONTRACT, "firmware": firmware, "hardware": hardware}
         if reported != self._reported:
             self._iot.update_shadow(reported)
             self._notify(f"runs {memory.version}")
@@ -337,7 +391,7 @@ class _CurrentJob:
     def __init__(self, iot: IotClient, execution: JobExecution) -> None:
         self._iot, self.execution = iot, execution
 
-    def update(self, status: ExecutionStatus, details: dict[str, str]) -> None:
+    def update(self, status: ExecutionStatus, details: dict[str, str] | None = None) -> None:
         """Raises JobEnded when the execution is over. Another version than expected is taken as it
         is found."""
         for _ in range(MAX_VERSION_CONFLICTS):

@@ -1,30 +1,37 @@
-"""A device's connection to AWS IoT: MQTT 5 over mutual TLS, with the SDK's jobs and shadow clients.
+"""A device's connection to AWS IoT: MQTT 5 over mutual TLS, with requests and answers as
+docs/device-contract.md has them.
 
 Every call here is made by the device's own thread and waits for the answer there; the SDK's threads
-only pass events on.
+only pass events on. Answers are read strictly: the SDK's typed clients would read them leniently,
+and leave out the time that a job has left.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from awscrt import mqtt5
+from awscrt.exceptions import AwsCrtError
 from awscrt.mqtt_request_response import (
+    Client,
     ClientOptions,
+    RequestOptions,
+    Response,
+    ResponsePath,
+    StreamingOperationOptions,
     SubscriptionStatusEvent,
     SubscriptionStatusEventType,
 )
-from awsiot import (
-    ServiceStreamOptions,
-    V2ServiceException,
-    iotjobs,
-    iotshadow,
-    mqtt5_client_builder,
-)
+from awsiot import mqtt5_client_builder
+
+from device.strict_json import StrictJsonError, read_strict_json
 
 ExecutionStatus = Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"]
 """What a device may set; the other statuses are IoT's."""
@@ -33,17 +40,29 @@ REQUEST_TIMEOUT_SECONDS = 10
 """Without an answer; then the device asks again."""
 STOP_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 60
-RECONNECT_MILLISECONDS = (250, 20_000)
+RECONNECT_MILLISECONDS = (250, 60_000)
+"""Bounds of the wait before a new connection: the first, doubling to the longest; each wait is
+drawn from 0 to its bound."""
 REQUEST_SUBSCRIPTIONS = 10
-"""Response topics subscribed at once; a job in hand needs five (start-next, update, get, two of the
-shadow)."""
+"""Answer topics subscribed at once; a job in hand needs eight, two for each of `$next`, its
+document, its updates and the shadow."""
+JOB_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 ENDED_CODES = frozenset({"InvalidStateTransition", "TerminalStateReached", "ResourceNotFound"})
 """Answers that say: this execution is over, or gone with its job."""
-RETRY_CODES = frozenset({"RequestThrottled", "InternalError"})
+RETRY_CODES = frozenset({"RequestThrottled", "InternalError", 429, 500})
+"""The shadow's codes are numbers."""
 
 
 class Unreachable(Exception):
     """No answer, or none yet: ask again later."""
+
+
+class NoAnswer(Unreachable):
+    """The request went out, as far as known, and nothing came back."""
+
+
+class Unreadable(Unreachable):
+    """The answer is no JSON that a device reads."""
 
 
 class RequestRefused(Exception):
@@ -73,12 +92,23 @@ class VersionMismatch(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class JobExecution:
-    """A job execution as IoT hands it out (JobExecutionData)."""
+    """A job execution as IoT names it (JobExecution), without its document."""
 
     job_id: str
     number: int
     version: int
+    is_queued: bool
+    """Nobody has begun it yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobHandout:
+    """What IoT hands out for an execution in progress."""
+
     document: object
+    """Its job document; None if it is not there, or cannot be read."""
+    seconds_left: float | None
+    """Until IoT ends the execution as TIMED_OUT, about; None if IoT names no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,18 +160,18 @@ class Connection:
             on_lifecycle_stopped=lambda _: self._stopped.set(),
         )
         options = ClientOptions(REQUEST_SUBSCRIPTIONS, 1, REQUEST_TIMEOUT_SECONDS)
-        self._jobs = iotjobs.IotJobsClientV2(self._client, options)
-        self._shadow = iotshadow.IotShadowClientV2(
-            self._client, ClientOptions(2, 1, REQUEST_TIMEOUT_SECONDS)
-        )
-        self._stream = self._jobs.create_next_job_execution_changed_stream(
-            iotjobs.NextJobExecutionChangedSubscriptionRequest(thing_name=config.thing),
-            ServiceStreamOptions(lambda _: on_ready(), self._on_subscription),
+        self._requests = Client(self._client, options)
+        self._notices = self._requests.create_stream(
+            StreamingOperationOptions(
+                f"$aws/things/{self._thing}/jobs/notify-next",
+                self._on_subscription,
+                lambda _: on_ready(),
+            )
         )
 
     def start(self) -> None:
         self._client.start()
-        self._stream.open()
+        self._notices.open()
 
     def interrupt(self) -> None:
         """Makes the device's thread, and every call it makes from now on, raise Stopped."""
@@ -153,76 +183,109 @@ class Connection:
         self.interrupt()
         self._client.stop()
         self._stopped.wait(STOP_TIMEOUT_SECONDS)
-        del self._stream, self._jobs, self._shadow, self._client
+        del self._notices, self._requests, self._client
 
     def sleep(self, seconds: float) -> None:
         """Waits; raises Stopped if the device is stopped meanwhile."""
         if wait([self._stopping], timeout=seconds).done:
             raise Stopped
 
-    def start_next_job(self) -> JobExecution | None:
-        """Takes the next job: the one in progress if there is one, else the oldest queued, which
-        then is IN_PROGRESS."""
-        request = iotjobs.StartNextPendingJobExecutionRequest(thing_name=self._thing)
-        answer = self._wait_for(self._jobs.start_next_pending_job_execution(request))
-        execution = answer.execution
-        if execution is None or execution.job_id is None:
+    def find_next_job(self) -> JobExecution | None:
+        """The next job, as it is: the one in progress if there is one, else the oldest queued. It
+        changes nothing, so it is asked after every connection."""
+        try:
+            found = self._ask("jobs/$next/get", {"includeJobDocument": False}).get("execution")
+        except JobEnded as error:  # there is no such thing
+            raise RequestRefused(str(error)) from error
+        if not found:
             return None
+        execution = found if isinstance(found, dict) else {}
+        job, status = execution.get("jobId"), execution.get("status")
+        number, version = execution.get("executionNumber"), execution.get("versionNumber")
+        if (
+            not (isinstance(job, str) and JOB_NAME.fullmatch(job))
+            or not (isinstance(number, int) and isinstance(version, int))
+            or status not in ("QUEUED", "IN_PROGRESS")
+        ):
+            raise Unreadable("an execution that is none")
         return JobExecution(
-            job_id=execution.job_id,
-            number=execution.execution_number,
-            version=execution.version_number,
-            document=execution.job_document,
+            job_id=job, number=number, version=version, is_queued=status == "QUEUED"
         )
 
-    def fetch_document(self, execution: JobExecution) -> object:
-        """The execution's job document once more, with a newly presigned URL."""
-        request = iotjobs.DescribeJobExecutionRequest(
-            thing_name=self._thing,
-            job_id=execution.job_id,
-            execution_number=execution.number,
-            include_job_document=True,
+    def fetch_document(self, execution: JobExecution) -> JobHandout:
+        """The execution's job document, with a newly presigned URL. Without a document if IoT's
+        answer to this cannot be read."""
+        request = {"executionNumber": execution.number, "includeJobDocument": True}
+        try:
+            answer = self._ask(f"jobs/{execution.job_id}/get", request)
+        except Unreadable:
+            return JobHandout(document=None, seconds_left=None)
+        found = answer.get("execution")
+        found = found if isinstance(found, dict) else {}
+        left = found.get("approximateSecondsBeforeTimedOut")
+        return JobHandout(
+            document=found.get("jobDocument"),
+            seconds_left=left if isinstance(left, int | float) else None,
         )
-        return self._wait_for(self._jobs.describe_job_execution(request)).execution.job_document
 
     def update_job(
-        self, execution: JobExecution, status: ExecutionStatus, details: Mapping[str, str]
+        self,
+        execution: JobExecution,
+        status: ExecutionStatus,
+        details: Mapping[str, str] | None = None,
     ) -> JobExecution:
         """Sets the status if the execution still has its version; returns it with the new one."""
-        request = iotjobs.UpdateJobExecutionRequest(
-            thing_name=self._thing,
-            job_id=execution.job_id,
-            execution_number=execution.number,
-            expected_version=execution.version,
-            status=status,
-            status_details=dict(details),
-            include_job_execution_state=True,
-        )
-        state = self._wait_for(self._jobs.update_job_execution(request)).execution_state
-        version = execution.version + 1 if state is None else state.version_number
-        return replace(execution, version=version)
+        request = {
+            "executionNumber": execution.number,
+            "expectedVersion": execution.version,
+            "includeJobExecutionState": True,
+            "status": status,
+        } | ({"statusDetails": dict(details)} if details else {})
+        answer = self._ask(f"jobs/{execution.job_id}/update", request)
+        version = _execution_state(answer).get("versionNumber")
+        if not isinstance(version, int):
+            version = execution.version + 1
+        return replace(execution, version=version, is_queued=False)
 
     def update_shadow(self, reported: Mapping[str, Any]) -> None:
         """Writes the reported state of the classic shadow."""
-        request = iotshadow.UpdateShadowRequest(
-            thing_name=self._thing,
-            state=iotshadow.ShadowState(reported=dict(reported), reported_is_nullable=False),
-        )
-        self._wait_for(self._shadow.update_shadow(request))
+        self._ask("shadow/update", {"state": {"reported": dict(reported)}})
 
-    def _wait_for(self, future: Future[Any]) -> Any:
-        """The SDK's answer, or what its error means. The SDK ends a request by itself; the time
-        here is for the case that it does not."""
+    def _ask(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Publishes a request and waits for its answer. Raises what an error in it means."""
+        token, topic = str(uuid.uuid4()), f"$aws/things/{self._thing}/{operation}"
+        answers = [f"{topic}/accepted", f"{topic}/rejected"]
+        options = RequestOptions(
+            answers,
+            [ResponsePath(answer, "clientToken") for answer in answers],
+            topic,
+            json.dumps({**request, "clientToken": token}).encode(),
+            token,
+        )
+        response = self._wait_for(self._requests.make_request(options))
+        try:
+            answer = read_strict_json(response.payload or b"")
+        except StrictJsonError as error:
+            raise Unreadable(str(error)) from error
+        if not isinstance(answer, dict):
+            raise Unreadable("not an object")
+        if response.topic.endswith("/rejected"):
+            raise _to_exception(answer)
+        return answer
+
+    def _wait_for(self, future: Future[Response]) -> Response:
+        """The SDK's answer. The SDK ends a request by itself; the time here is for the case that it
+        does not."""
         seconds = REQUEST_TIMEOUT_SECONDS + STOP_TIMEOUT_SECONDS
         done = wait((future, self._stopping), timeout=seconds, return_when=FIRST_COMPLETED).done
         if self._stopping in done:
             raise Stopped
         if future not in done:
-            raise Unreachable("no answer")
-        error = future.exception()
-        if isinstance(error, V2ServiceException):
-            raise _to_exception(error)
-        return future.result()
+            raise NoAnswer("no answer")
+        try:
+            return future.result()
+        except AwsCrtError as error:
+            raise NoAnswer(str(error)) from error
 
     def _on_subscription(self, event: SubscriptionStatusEvent) -> None:
         if event.type == SubscriptionStatusEventType.SUBSCRIPTION_ESTABLISHED:
@@ -231,16 +294,19 @@ class Connection:
             self._on_trouble(f"may not subscribe to notify-next: {event.error}")
 
 
-def _to_exception(error: V2ServiceException) -> Exception:
+def _execution_state(answer: Mapping[str, Any]) -> dict[str, Any]:
+    state = answer.get("executionState")
+    return state if isinstance(state, dict) else {}
+
+
+def _to_exception(answer: Mapping[str, Any]) -> Exception:
     """What an error answer means for the device."""
-    answer = error.modeled_error
-    if answer is None:
-        return Unreachable(str(error.inner_error))
-    status = getattr(getattr(answer, "execution_state", None), "status", None)
-    if answer.code == "VersionMismatch" and status in ("QUEUED", "IN_PROGRESS"):
-        return VersionMismatch(answer.execution_state.version_number)
-    if answer.code == "VersionMismatch" or answer.code in ENDED_CODES:
-        return JobEnded(status or answer.code)
-    if answer.code in RETRY_CODES or answer.code in (429, 500):
-        return Unreachable(f"{answer.code}: {answer.message}")
-    return RequestRefused(f"{answer.code}: {answer.message}")
+    code, state = answer.get("code"), _execution_state(answer)
+    status, version = state.get("status"), state.get("versionNumber")
+    if code == "VersionMismatch" and status in ("QUEUED", "IN_PROGRESS"):
+        return VersionMismatch(version if isinstance(version, int) else 0)
+    if code == "VersionMismatch" or code in ENDED_CODES:
+        return JobEnded(str(status or code))
+    if code in RETRY_CODES:
+        return Unreachable(f"{code}: {answer.get('message')}")
+    return RequestRefused(f"{code}: {answer.get('message')}")

@@ -1,5 +1,5 @@
 """Downloads one image over HTTP into a file: resumes, takes a new URL when the old one expired,
-never exceeds the size."""
+never exceeds the size, and ends within its time whatever the server does."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ import hashlib
 import os
 import random
 import re
-import urllib.request
+import time
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from ssl import SSLContext
 
-CHUNK_BYTES = 16_384
-"""Read at once."""
-READ_TIMEOUT_SECONDS = 10.0
-"""Without a byte; then the attempt has failed."""
+from device.transfer import AnswerHead, Piece, Transfer, TransferBroken, parse_url
+
+HEAD_SECONDS = 30.0
+"""For the name, the connection, TLS and the head of the answer; then the attempt has failed."""
+SILENCE_SECONDS = 10.0
+"""Without a byte of the body; then the attempt has failed."""
+WATCH_SECONDS = 0.1
+"""While no byte comes: how soon the device notices that it is being stopped."""
 MAX_FRUITLESS_ATTEMPTS = 8
-"""Attempts in a row that may bring no byte: with the waits between them, about 20 seconds."""
+"""Attempts in a row that may bring no byte that was not there before: with the waits between them,
+about half a minute."""
 MAX_REFUSED_URLS = 3
 """Presigned URLs in a row, each new, that may be refused."""
 MAX_DIGEST_TRIES = 3
 """How often the image is fetched when its digest is wrong and the file was pieced together."""
-FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.2, 30.0
-"""The wait doubles from the first to the longest, each drawn from its upper half."""
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 30.0
+"""Bounds of the wait before an attempt: the first, doubling to the longest; each wait is drawn from
+0 to its bound."""
 EXPIRED_STATUSES = frozenset({400, 401, 403})
 """What S3 answers to a presigned URL that expired (403), or whose session did (400
 ExpiredToken)."""
 GONE_STATUSES = frozenset({404, 410})
+PLACE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)")
+"""Content-Range of a part (RFC 9110, 14.4)."""
+LENGTH = re.compile(r"[0-9]{1,19}")
 
 WRONG_SIZE = "wrong size"
 WRONG_DIGEST = "wrong digest"
@@ -47,12 +55,22 @@ class _Interrupted(Exception):
     """An attempt ended early; what it brought is kept."""
 
 
-class Download:
-    """One image on its way into `target`.
+class _UrlExpired(_Interrupted):
+    """Only another URL helps."""
 
-    `renew_url` asks IoT for a newly presigned URL; `sleep` waits so many seconds; `on_bytes` is
-    called after each chunk with the number of bytes in the file. Whatever these three raise passes
-    through, and the bytes on disk stay for the next time.
+
+def draw_wait(bound: float) -> float:
+    """Seconds to wait, with full jitter: devices that failed together do not come back together."""
+    return random.uniform(0.0, bound)
+
+
+class Download:
+    """One image on its way into `target`, in at most `seconds`.
+
+    `tls` says whose certificates are believed. `renew_url` asks IoT for a newly presigned URL;
+    `sleep` waits so many seconds, and is called with 0 all the time; `on_bytes` is called after
+    each chunk with the number of bytes in the file. Whatever these three raise passes through, and
+    the bytes on disk stay for the next time.
     """
 
     def __init__(
@@ -61,21 +79,15 @@ class Download:
         size: int,
         sha256: str,
         *,
+        seconds: float,
+        tls: SSLContext,
         renew_url: Callable[[], str],
         sleep: Callable[[float], None],
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._target, self._size, self._sha256 = target, size, sha256
+        self._seconds, self._end, self._tls = seconds, time.monotonic() + seconds, tls
         self._renew_url, self._sleep, self._on_bytes = renew_url, sleep, on_bytes
-        # no redirect, no proxy, no file: or ftp: address, whatever the document says
-        self._opener = urllib.request.OpenerDirector()
-        for handler in (
-            urllib.request.HTTPHandler,
-            urllib.request.HTTPSHandler,
-            urllib.request.HTTPErrorProcessor,
-            urllib.request.HTTPDefaultErrorHandler,
-        ):
-            self._opener.add_handler(handler())
         self._in_one_piece = False
         """Whether the file came in one answer, with nothing left over from an earlier one."""
 
@@ -85,6 +97,7 @@ class Download:
         for _ in range(MAX_DIGEST_TRIES):
             self._fill(url)
             with self._target.open("rb") as file:
+                os.fsync(file.fileno())
                 if hashlib.file_digest(file, "sha256").hexdigest() == self._sha256:
                     return
             self._target.unlink()
@@ -93,66 +106,99 @@ class Download:
         raise DownloadError(WRONG_DIGEST, f"of {self._size} bytes")
 
     def _fill(self, url: str) -> None:
-        """Fills the file up to its size, in as many attempts as bring bytes."""
+        """Fills the file up to its size, in as many attempts as bring bytes. A server that begins
+        anew each time brings bytes only beyond the furthest it came."""
         fruitless, refused, failure = 0, 0, ""
-        while (before := self._count_bytes()) < self._size:
+        furthest = have = self._count_bytes()
+        while have < self._size:
             if fruitless == MAX_FRUITLESS_ATTEMPTS or refused == MAX_REFUSED_URLS:
                 raise DownloadError(NO_DOWNLOAD, failure)
-            if fruitless:
-                wait = min(FIRST_WAIT_SECONDS * 2 ** (fruitless - 1), MAX_WAIT_SECONDS)
-                self._sleep(wait * random.uniform(0.5, 1.0))
+            if failure:
+                self._wait(min(FIRST_WAIT_SECONDS * 2 ** max(fruitless - 1, 0), MAX_WAIT_SECONDS))
             try:
-                self._fetch_rest(url, before)
-            except HTTPError as error:
-                error.close()
-                failure = f"HTTP {error.code}"
-                if error.code in GONE_STATUSES:
-                    raise DownloadError(NO_DOWNLOAD, failure) from error
-                if error.code == 416:
-                    raise DownloadError(
-                        WRONG_SIZE, f"the image ends before byte {before} of {self._size}"
-                    ) from error
-                if error.code in EXPIRED_STATUSES:
-                    refused += 1
-                    url = self._renew_url()
-            except _Interrupted as error:
+                self._fetch_rest(url, have)
+            except _UrlExpired as error:
                 failure = str(error)
-            except (URLError, HTTPException, OSError) as error:
-                failure = type(error).__name__
-            if self._count_bytes() > before:
-                fruitless, refused = 0, 0
+                refused += 1
+                url = self._renew_url()
+            except (_Interrupted, TransferBroken, OSError) as error:
+                failure = str(error)
+            have = self._count_bytes()
+            if have > furthest:
+                fruitless, refused, furthest = 0, 0, have
             else:
                 fruitless += 1
 
     def _fetch_rest(self, url: str, have: int) -> None:
         """One request for the bytes from `have` on."""
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        request = urllib.request.Request(url, headers=headers)
-        with self._opener.open(request, timeout=READ_TIMEOUT_SECONDS) as answer:
-            start, total = _read_extent(answer)
-            if total is not None and total != self._size:
-                raise DownloadError(WRONG_SIZE, f"{total} bytes instead of {self._size}")
-            if start not in (0, have):
-                raise _Interrupted(f"asked for byte {have}, got {start}")
+        address = parse_url(url)
+        if address is None:
+            raise DownloadError(NO_DOWNLOAD, "url is none that is fetched")
+        transfer = Transfer(address, have, self._tls)
+        try:
+            start = self._read_place(self._take(transfer.take_head, HEAD_SECONDS), have)
             self._in_one_piece = start == 0
-            self._write_body(answer, start)
+            self._write_body(transfer, start)
+        finally:
+            transfer.abandon()
 
-    def _write_body(self, answer: HTTPResponse, start: int) -> None:
-        """Writes the answer's body from `start` on; reads at most one byte more than there may
-        be."""
+    def _read_place(self, head: AnswerHead, have: int) -> int:
+        """Where the answer's body starts in the image. Raises what else the answer means."""
+        failure = f"HTTP {head.status}"
+        if head.status in GONE_STATUSES:
+            raise DownloadError(NO_DOWNLOAD, failure)
+        if head.status in EXPIRED_STATUSES:
+            raise _UrlExpired(failure)
+        if head.status == 416:
+            raise DownloadError(WRONG_SIZE, f"the image ends before byte {have} of {self._size}")
+        if head.status == 206:
+            place = PLACE.fullmatch(head.content_range)
+            if place is None:
+                raise _Interrupted("a part without its place")
+            start, total = int(place[1]), None if place[2] == "*" else int(place[2])
+        elif head.status == 200:
+            is_known = LENGTH.fullmatch(head.content_length)
+            start, total = 0, int(head.content_length) if is_known else None
+        else:
+            raise _Interrupted(failure)
+        if total is not None and total != self._size:
+            raise DownloadError(WRONG_SIZE, f"{total} bytes instead of {self._size}")
+        if start not in (0, have):
+            raise _Interrupted(f"asked for byte {have}, got {start}")
+        return start
+
+    def _write_body(self, transfer: Transfer, start: int) -> None:
+        """Writes the answer's body from `start` on, never more than the size."""
         with self._target.open("r+b" if start else "wb") as file:
             file.seek(start)
             have = start
-            while chunk := answer.read(min(CHUNK_BYTES, self._size + 1 - have)):
+            while have < self._size and (chunk := self._take(transfer.take_bytes, SILENCE_SECONDS)):
                 have += len(chunk)
                 if have > self._size:
                     raise DownloadError(WRONG_SIZE, f"more than {self._size} bytes")
                 file.write(chunk)
                 file.flush()
                 self._on_bytes(have)
-            os.fsync(file.fileno())
         if have < self._size:
             raise _Interrupted(f"cut off after {have} of {self._size} bytes")
+
+    def _take(self, take: Callable[[float], Piece | None], patience: float) -> Piece:
+        """What a transfer brings next, within so many seconds."""
+        silent_at = time.monotonic() + patience
+        while True:
+            self._wait(0.0)
+            piece = take(WATCH_SECONDS)
+            if piece is not None:
+                return piece
+            if time.monotonic() >= silent_at:
+                raise _Interrupted(f"silent for {patience:.0f} s")
+
+    def _wait(self, bound: float) -> None:
+        """Waits at random up to the bound. Raises DownloadError when the time is over."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise DownloadError(NO_DOWNLOAD, f"not there after {self._seconds:.0f} s")
+        self._sleep(min(draw_wait(bound), left))
 
     def _count_bytes(self) -> int:
         """How much of the image is in the file; a file that is too long is thrown away."""
@@ -164,14 +210,3 @@ class Download:
             self._target.unlink()
             return 0
         return have
-
-
-def _read_extent(answer: HTTPResponse) -> tuple[int, int | None]:
-    """Where the body starts in the image, and the image's whole size if the server says it."""
-    if answer.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-        if match is None:
-            raise _Interrupted("a part without its place")
-        return int(match[1]), None if match[2] == "*" else int(match[2])
-    length = answer.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None

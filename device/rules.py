@@ -1,32 +1,43 @@
-"""Which job documents a device obeys: rules 1 to 10 of docs/device-contract.md, without network or
+"""Which job documents a device obeys: rules 1 to 12 of docs/device-contract.md, without network or
 disk."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Protocol
-from urllib.parse import urlsplit
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from rollout.codec import DecodeError, decode_text
-from rollout.job_document import OPERATION, ReleaseStatement
-from rollout.jws import RELEASE_TYPE
+from device.strict_json import StrictJsonError, read_strict_json
+from device.transfer import parse_url
+from rollout.codec import DecodeError, camel_case, decode
+from rollout.job_document import CONTRACT, OPERATION, ReleaseStatement
+from rollout.jws import RELEASE_TYPE, b64url_decode, der_signature
 from rollout.version import Version
 
-COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
+COMPACT_JWS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
 """86 characters of base64url are the 64 bytes of R and S (RFC 7518, 3.4)."""
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 PEM_BLOCK = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
+MAX_64 = 2**63 - 1
+"""The largest sequence and size: both fit a signed 64-bit number."""
+UNDERSTOOD = {camel_case(field.name) for field in fields(ReleaseStatement)} - {"refuses"}
+"""Keys of a statement that this device obeys; it reads no others."""
 
 BAD_DOCUMENT = "bad document"
 BAD_SIGNATURE = "bad signature"
 BAD_STATEMENT = "bad statement"
+NOT_UNDERSTOOD = "contract not understood"
+OTHER_JOB = "other job"
 OTHER_CHANNEL = "other channel"
 OTHER_HARDWARE = "other hardware"
 STALE_SEQUENCE = "stale sequence"
@@ -116,11 +127,13 @@ def load_keys(pem: str) -> tuple[EllipticCurvePublicKey, ...]:
 
 def evaluate_document(
     document: object,
+    job: str,
     installed: InstalledFirmware,
     keys: Sequence[EllipticCurvePublicKey],
     device: DeviceModel,
 ) -> Decision:
-    """What to do with a job document, as parsed from JSON; the first rule that applies decides.
+    """What to do with the document of a job, as parsed from JSON; the first rule that applies
+    decides.
 
     Pure: the same arguments give the same decision, and no document raises an exception.
     """
@@ -129,11 +142,16 @@ def evaluate_document(
     token, url = document.get("release"), document.get("url")
     if not isinstance(token, str) or not isinstance(url, str):
         return Fail(BAD_DOCUMENT, "release or url missing")
-    if not is_fetchable(url):
-        return Fail(BAD_DOCUMENT, "url is not https")
-    statement = verify_release(token, keys)
-    if isinstance(statement, Fail):
+    if parse_url(url) is None:
+        return Fail(BAD_DOCUMENT, "url is none that is fetched")
+    payload = verify_signature(token, keys)
+    if isinstance(payload, Fail):
+        return payload
+    statement = read_statement(payload)
+    if not isinstance(statement, ReleaseStatement):
         return statement
+    if statement.job != job:
+        return Fail(OTHER_JOB, f"signed for {statement.job}, came in {job}")
     if statement.channel != device.channel:
         return Fail(OTHER_CHANNEL, f"for {statement.channel}, this device follows {device.channel}")
     if statement.hardware != device.hardware:
@@ -150,46 +168,77 @@ def evaluate_document(
     return Accept(statement, url)
 
 
-def verify_release(token: str, keys: Sequence[EllipticCurvePublicKey]) -> ReleaseStatement | Fail:
-    """The statement in a compact JWS that one of the keys signed. `kid` is only a name: every key
-    is tried."""
-    if not COMPACT_JWS.fullmatch(token):
+def verify_signature(token: str, keys: Sequence[EllipticCurvePublicKey]) -> bytes | Fail:
+    """The payload of a compact JWS that one of the keys signed as a release. `kid` is only a name:
+    every key is tried."""
+    parts = COMPACT_JWS.fullmatch(token)
+    if parts is None:
         return Fail(BAD_SIGNATURE, "not a compact ES256 signature")
-    detail = "no key"
+    try:
+        header, payload = (read_part(part) for part in parts.group(1, 2))
+        known = read_strict_json(header)
+    except ValueError as error:
+        return Fail(BAD_SIGNATURE, f"unreadable: {error}")
+    if not isinstance(known, dict) or known.get("alg") != "ES256":
+        return Fail(BAD_SIGNATURE, "alg is not ES256")
+    if known.get("typ") != RELEASE_TYPE:
+        return Fail(BAD_SIGNATURE, "signed as something else than a release")
+    if "crit" in known:
+        return Fail(BAD_SIGNATURE, "the header has crit")
+    signed, signature = f"{parts[1]}.{parts[2]}".encode(), der_signature(b64url_decode(parts[3]))
     for key in keys:
         try:
-            verified = jwt.PyJWS().decode_complete(token, key, algorithms=["ES256"])
-        except jwt.InvalidTokenError as error:
-            detail = str(error)
+            key.verify(signature, signed, ECDSA(SHA256()))
+        except InvalidSignature:
             continue
-        if verified["header"].get("typ") != RELEASE_TYPE:
-            return Fail(BAD_SIGNATURE, "signed as something else than a release")
-        return _decode_statement(verified["payload"])
-    return Fail(BAD_SIGNATURE, detail)
+        return payload
+    return Fail(BAD_SIGNATURE, "no release public key fits")
 
 
-def _decode_statement(payload: bytes) -> ReleaseStatement | Fail:
+def read_part(part: str) -> bytes:
+    """The bytes of a part of a JWS; raises ValueError where no number of bytes has such a part."""
+    if len(part) % 4 == 1:
+        raise ValueError("not base64url")
+    return b64url_decode(part)
+
+
+def read_statement(payload: bytes) -> ReleaseStatement | Reject | Fail:
+    """The statement in a payload whose signature was verified. One that asks for more than this
+    device understands is rejected, not failed; keys that it need not understand are left out."""
     try:
-        statement = decode_text(ReleaseStatement, payload)
+        said = read_strict_json(payload)
+        if not isinstance(said, dict):
+            return Fail(BAD_STATEMENT, "not an object")
+        if (not_read := _find_unreadable(said)) is not None:
+            return not_read
+        statement = decode(
+            ReleaseStatement, {key: value for key, value in said.items() if key in UNDERSTOOD}
+        )
+    except StrictJsonError as error:
+        return Fail(BAD_STATEMENT, str(error))
     except DecodeError as error:
         return Fail(BAD_STATEMENT, error.mistakes[0])
     if (
         not SHA256_HEX.fullmatch(statement.sha256)
-        or statement.size < 1
-        or not 1 <= statement.sequence < 2**63
+        or not 1 <= statement.size <= MAX_64
+        or not 1 <= statement.sequence <= MAX_64
     ):
         return Fail(BAD_STATEMENT, "sha256, size or sequence out of range")
     return statement
 
 
-def is_fetchable(url: str) -> bool:
-    """HTTPS everywhere; plain HTTP on the loopback interface only, which is where the sandbox's S3
-    is."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme == "https":
-            return bool(host)
-        return parts.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
-    except ValueError:
-        return False
+def _find_unreadable(said: dict[str, Any]) -> Reject | Fail | None:
+    """What keeps this device from reading the statement at all; None where nothing does."""
+    contract, crit = said.get("contract"), said.get("crit", [])
+    if type(contract) is not int or contract < 1:
+        return Fail(BAD_STATEMENT, "contract is not a whole number from 1")
+    if contract > CONTRACT:
+        detail = f"the statement needs contract {contract}, this device speaks {CONTRACT}"
+        return Reject(NOT_UNDERSTOOD, detail)
+    if not isinstance(crit, list) or any(not isinstance(key, str) for key in crit):
+        return Fail(BAD_STATEMENT, "crit is not a list of keys")
+    if len(set(crit)) < len(crit) or not set(crit) <= set(said):
+        return Fail(BAD_STATEMENT, "crit names a key twice, or one that is not there")
+    if unknown := sorted(set(crit) - UNDERSTOOD):
+        return Reject(NOT_UNDERSTOOD, f"must understand {', '.join(unknown)}")
+    return None

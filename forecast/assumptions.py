@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 DAY = 24 * 60
@@ -11,6 +12,11 @@ DAY = 24 * 60
 START = 1_767_600_000
 """Monday, 2026-01-05 08:00 UTC, in seconds since 1970: when a simulated release begins unless its
 manifest names a later time."""
+CANCELED_A_MINUTE = 1000
+"""Queued executions that IoT cancels, while isConcurrent is true and devices still get the others.
+
+See https://docs.aws.amazon.com/iot/latest/developerguide/job-limits.html
+"""
 Executed = Literal["finished", "ended"]
 
 
@@ -38,8 +44,9 @@ class Assumptions:
     update_minutes: tuple[int, int] = (4, 6)
     """The shortest and longest update, from its beginning to its result, at least 1; all between
     are equally frequent."""
-    cancel_minutes: int = 2
-    """How long IoT takes to cancel a job; AWS publishes no figure."""
+    cancel_minutes: int | None = None
+    """How long IoT takes to cancel a job; None: CANCELED_A_MINUTE of what is queued, and a minute
+    at least."""
     executed: Executed = "finished"
     """What IoT's abort criteria count as executed: what finished, or also what was rejected and
     cancelled. AWS does not say."""
@@ -51,3 +58,9 @@ class Assumptions:
     """Minutes from the first installed device until `alarm` goes to ALARM."""
     rollback_ordered_after: int | None = None
     """Minutes from the end of the last ring until a person orders a rollback; None: nobody does."""
+
+    def cancel_takes(self, queued: int) -> int:
+        """Minutes until a job with so many queued executions is cancelled."""
+        if self.cancel_minutes is not None:
+            return self.cancel_minutes
+        return max(1, ceil(queued / CANCELED_A_MINUTE))

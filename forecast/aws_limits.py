@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 from forecast.assumptions import Assumptions
 from forecast.course import Course
-from rollout.job_document import MAX_DOCUMENT, artifact_url, job_document, release_statement
+from rollout.job_document import (
+    MAX_DOCUMENT,
+    MAX_REFUSES,
+    artifact_url,
+    job_document,
+    release_statement,
+)
 from rollout.jws import RELEASE_TYPE, compact_jws, signing_input
-from rollout.names import CONTROLLER_SECONDS, ENROLLED_A_RUN, ROLLBACK, Names
+from rollout.names import CONTROLLER_SECONDS, PLACED_A_MINUTE, ROLLBACK, Names
 from rollout.release import Manifest
 
 WRITES_AN_UPDATE = 7
-"""Requests of a device to the jobs data plane: start-next, five reports, the result."""
+"""Requests of a device to the jobs data plane that write: it begins, five reports, the result."""
 HIGHEST_SEQUENCE = 10**10 - 1
 
 
@@ -40,7 +46,7 @@ def check_limits(
     job_id = len(names.job(longest_ring, HIGHEST_SEQUENCE))
     document = document_size(manifest)
     jobs = max(course.most_jobs for course in courses)
-    enrolling, limit = ENROLLED_A_RUN / 100, CONTROLLER_SECONDS
+    enrolling, limit = PLACED_A_MINUTE / 100, CONTROLLER_SECONDS
     writes = round(max(course.most_begun for course in courses) * WRITES_AN_UPDATE / 60, 1)
     found = [
         ("devices reached a minute", rate, 1000, "CreateJob maximumPerMinute; quota L-026DF298"),
@@ -65,10 +71,18 @@ def check_limits(
 
 
 def document_size(manifest: Manifest) -> int:
-    """Characters of the release's job document, with names as long as they get."""
+    """Characters of the release's longest job document: the way back's, with names as long as they
+    get."""
     signature = b"\x30\x44" + (b"\x02\x20" + b"\x7f" * 32) * 2
     channel, firmware = manifest.channel, manifest.firmware
-    statement = release_statement(channel, firmware, HIGHEST_SEQUENCE, downgrade=True)
+    statement = release_statement(
+        channel,
+        firmware,
+        HIGHEST_SEQUENCE,
+        downgrade=True,
+        job="j" * 64,
+        refuses=["f" * 64] * MAX_REFUSES,
+    )
     key = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/" + "0" * 36
     url = artifact_url("b" * 63, "us-gov-west-1", "amazonaws.com", firmware.key)
     jws = compact_jws(signing_input(RELEASE_TYPE, key, statement), signature)

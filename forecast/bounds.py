@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from forecast.assumptions import DAY
+from forecast.assumptions import DAY, Assumptions
 from forecast.simulated_job import devices_per_minute
 from forecast.simulation import Simulation
+from rollout.evidence import is_failing
 from rollout.release import RingPlan
 
 MANY = 10**9
@@ -40,11 +41,28 @@ def _until_verdict(simulation: Simulation, ring: RingPlan) -> int:
     manifest, assumptions = simulation.manifest, simulation.assumptions
     pace, timeout = manifest.pace, manifest.in_progress_timeout_minutes
     result_in = timeout if assumptions.silent else min(assumptions.update_minutes[1], timeout)
-    minutes = result_in + assumptions.cancel_minutes
-    reached = ring.gate.failure_limit.minimum - 1
+    fastest = devices_per_minute(pace, MANY if pace.increase_on == "notified" else 0)
+    under_way = result_in * fastest + _most_joiners(assumptions, result_in)
+    reached = _needed_for_verdict(ring, simulation.fleet.rings[ring.name].size, under_way) - 1
+    minutes = result_in + assumptions.cancel_takes(queued=0)
     for _ in range(minutes):
         # whoever rejects was notified, too, and nobody knows how many did
         notified = MANY if assumptions.rejecting else reached
         reached += devices_per_minute(pace, notified if pace.increase_on == "notified" else 0)
+    return reached + _most_joiners(assumptions, minutes)
+
+
+def _needed_for_verdict(ring: RingPlan, size: int, under_way: int) -> int:
+    """How many failing devices are a verdict although so many more have begun; more than `size`
+    where the ring is too small for one."""
+    low, high = 1, size + 1
+    while low < high:
+        middle = (low + high) // 2
+        is_verdict = is_failing(ring.gate.failure_limit, middle + under_way, middle)
+        low, high = (low, middle) if is_verdict else (middle + 1, high)
+    return low
+
+
+def _most_joiners(assumptions: Assumptions, minutes: int) -> int:
     joins = assumptions.joins_per_day
-    return reached + (joins * (minutes + 1) // DAY + 1 if joins else 0)
+    return joins * (minutes + 1) // DAY + 1 if joins else 0

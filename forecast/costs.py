@@ -14,10 +14,10 @@ from rollout.codec import decode_text
 from rollout.names import ALARMS, CONTROLLER_MEGABYTES, RING_METRICS, ChannelMetric
 
 MONTH_MINUTES = 730 * 60
-MESSAGES_AN_UPDATE, MESSAGES_OTHERWISE = 16, 5
-"""What the reference device sends and receives for one execution, at most: notify-next, start-next
-and its answer, five reports of progress and the result with their answers, the shadow; without an
-installation three fewer calls."""
+MESSAGES_AN_UPDATE, MESSAGES_OTHERWISE = 20, 9
+"""What the reference device sends and receives for one execution, at most: notify-next; asking for
+the job, beginning it, its document, with their answers; five reports of progress and the result
+with theirs; the shadow. Without an installation less than half of that."""
 RUN_SECONDS = 2.0
 """What a run of the controller is assumed to last."""
 

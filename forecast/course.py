@@ -8,6 +8,7 @@ from typing import Literal
 
 from forecast.costs import MESSAGES_AN_UPDATE, MESSAGES_OTHERWISE, BillLine, bill
 from forecast.simulated_fleet import SimulatedFleet
+from forecast.simulated_job import SimulatedJob
 from forecast.simulation import Simulation
 
 
@@ -49,7 +50,8 @@ class Course:
     """Devices that run the new firmware at the end."""
     executions: int
     rollback_executions: int
-    """Of `executions`, for the rollback."""
+    """Of `executions`, for the rollback: one for every exposed device, and the jobs of the last
+    good release in rings that had passed."""
     bill: tuple[BillLine, ...]
     """What the release costs beside the stack, its rollback included."""
     most_begun: int
@@ -64,7 +66,7 @@ def summarize(simulation: Simulation) -> Course:
     stops = [event for event in simulation.events if event.what in ("failed", "rollback")]
     confirmed = [event.at for event in simulation.events if event.what == "rolled-back"]
     stopped = _minute(simulation, stops[0].at) if stops else None
-    rollback_jobs = [job for job in jobs if not job.carries_release] if stops else []
+    returning = [job for job in jobs if not job.carries_release and _is_after(job, stopped)]
     executions = sum(job.executions for job in jobs)
     installs, idle = fleet.downloads, max(executions - fleet.downloads, 0)
     quantities = {
@@ -94,11 +96,15 @@ def summarize(simulation: Simulation) -> Course:
         silent=fleet.silent,
         updated=fleet.updated,
         executions=executions,
-        rollback_executions=sum(job.executions for job in rollback_jobs),
+        rollback_executions=sum(job.executions for job in returning),
         bill=bill(quantities),
         most_begun=fleet.most_begun,
         most_jobs=fleet.most_jobs,
     )
+
+
+def _is_after(job: SimulatedJob, stopped: int | None) -> bool:
+    return stopped is not None and job.made_at >= stopped
 
 
 def _minute(simulation: Simulation, at: float) -> int:

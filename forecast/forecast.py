@@ -12,6 +12,7 @@ from forecast.aws_limits import Limit, check_limits
 from forecast.bounds import bound_exposure
 from forecast.costs import BillLine, bill_month
 from forecast.course import Course, summarize
+from forecast.luck import Luck, list_luck
 from forecast.simulation import Simulation
 from rollout.release import Manifest
 from rollout.version import Version
@@ -44,6 +45,7 @@ class Forecast:
     assumptions: Assumptions
     good: Course
     bad: tuple[BadCourse, ...]
+    luck: tuple[Luck, ...]
     limits: tuple[Limit, ...]
     monthly: tuple[BillLine, ...]
     """What the stack costs a month while nothing is released."""
@@ -56,7 +58,7 @@ def forecast_release(
 
     >>> forecast, _, _ = forecast_release(settings.manifest, Assumptions(devices=250_000))
     >>> forecast.good.end, forecast.bad[0].course.exposed
-    ('good', 70)
+    ('good', 60)
     """
     good_simulation = simulate(manifest, assumptions)
     good = summarize(good_simulation)
@@ -75,6 +77,7 @@ def forecast_release(
         assumptions=assumptions,
         good=good,
         bad=tuple(bad),
+        luck=tuple(list_luck(manifest, assumptions)),
         limits=check_limits(manifest, assumptions, [good, *(one.course for one in bad)]),
         monthly=bill_month(len(manifest.rings)),
     )

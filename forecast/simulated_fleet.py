@@ -1,9 +1,9 @@
 """A fleet and AWS IoT Jobs, made of counts, minute by minute.
 
 IoT's rules kept here: CONTINUOUS jobs, at most 1,000 devices a minute, constant and exponential
-rates, joiners outside the rate, a cancel that takes time and ends what is queued only, abort
-criteria, in-progress time-outs. Where AWS does not say, the course is the worse one: a job that is
-being cancelled goes on reaching devices until the cancel is through.
+rates, whoever joins a group outside the rate, a cancel that takes time and ends what is queued
+only, abort criteria, in-progress time-outs. Where AWS does not say, the course is the worse one: a
+job that is being cancelled goes on reaching devices until the cancel is through.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from forecast.assumptions import DAY, Assumptions
 from forecast.population import Result, Segment, add_to, apportion_next, populate_ring, ring_sizes
 from forecast.simulated_job import Cohort, RollbackGroup, SimulatedJob
-from rollout.names import ENROLLED_A_RUN, ROLLBACK
-from rollout.observed import ABORT_CANCEL
+from rollout.names import PLACED_A_MINUTE, ROLLBACK
+from rollout.observed import Returning, Source
 from rollout.release import Manifest
 
 
@@ -30,7 +30,7 @@ class Point(NamedTuple):
 
 
 class SimulatedFleet:
-    """Rings, jobs by id and rollback groups by sequence, and what has been counted so far."""
+    """Rings, jobs by id, groups of ways back by sequence, and what has been counted so far."""
 
     def __init__(self, manifest: Manifest, assumptions: Assumptions) -> None:
         self.manifest, self.assumptions = manifest, assumptions
@@ -62,64 +62,73 @@ class SimulatedFleet:
 
     def create_candidate(self, job_id: str, ring: str) -> None:
         """CreateJob of the new firmware for a ring."""
-        job = SimulatedJob(ring, carries_release=True, is_proving=True, pace=self.manifest.pace)
+        job = SimulatedJob(ring, carries_release=True, pace=self.manifest.pace)
         job.abort, job.unreached = self.manifest.abort, dict(self.rings[ring].population)
         self._create(job_id, job)
 
-    def create_stable(self, job_id: str, name: str) -> None:
-        """CreateJob of the last good release for a whole ring: for who began the new firmware, and
-        the rest."""
+    def create_keeping(self, job_id: str, name: str) -> None:
+        """CreateJob of the last good release for a whole ring. Whoever began the new firmware is on
+        the way back, too, and is taken to install there: for this job, nothing is left to do."""
         job, ring = SimulatedJob(name), self.rings[name]
         cohorts = [c for other in self.jobs.values() if other.ring == name for c in other.cohorts]
         for cohort in cohorts:
-            add_to(job.unreached, self._returning(cohort), cohort.devices)
+            segment = self._returning(cohort)
+            result: Result = "same" if segment.result == "install" else segment.result
+            add_to(job.unreached, segment._replace(result=result), cohort.devices)
         exposed = sum(job.unreached.values())
         add_to(job.unreached, Segment("same"), ring.size - ring.offline - exposed)
         add_to(job.unreached, Segment("same", is_online=False), ring.offline)
         self._create(job_id, job)
 
-    def create_rollback(self, job_id: str, sequence: int) -> None:
-        """CreateJob of the last good release for a rollback's group."""
-        waiting = self.groups[sequence].waiting
-        self._create(job_id, SimulatedJob(ROLLBACK, unreached=dict(waiting)))
-        waiting.clear()
+    def create_way_back(self, job_id: str, group: int) -> None:
+        """CreateJob of the last good release for the group of a way back, in which nobody is
+        yet."""
+        self.groups[group] = RollbackGroup()
+        self._create(job_id, SimulatedJob(ROLLBACK))
 
     def _create(self, job_id: str, job: SimulatedJob) -> None:
-        self.jobs[job_id] = job
+        self.jobs[job_id], job.made_at = job, self.minute
         self.creations += 1
         self.most_jobs = max(self.most_jobs, sum(job.is_live for job in self.jobs.values()))
 
-    def cancel(self, job: SimulatedJob, reason: str | None = None) -> None:
-        job.cancel_ends, job.reason = self.minute + self.assumptions.cancel_minutes, reason
+    def cancel(self, job: SimulatedJob) -> None:
+        takes = self.assumptions.cancel_takes(job.queued)
+        job.canceled_at, job.cancel_ends = self.minute, self.minute + takes
         job.phase = "canceling"
-        if not self.assumptions.cancel_minutes:
+        if not takes:
             job.finish_cancel()
 
-    def enroll(self, sequence: int, exposing_jobs: tuple[str, ...], job_id: str) -> bool:
-        """Puts a run's devices into a rollback's group, and into its job where that exists; whether
-        that changed anything."""
-        is_new = sequence not in self.groups
-        group, job = self.groups.setdefault(sequence, RollbackGroup()), self.jobs.get(job_id)
-        room = ENROLLED_A_RUN
-        for name in exposing_jobs:
-            cohorts = self.jobs[name].cohorts if name in self.jobs else []
-            index, done = group.enrolled_until.get(name, (0, 0))
+    def enroll(self, sequence: int, sources: tuple[Source, ...], job_id: str) -> bool:
+        """Puts a run's devices into the group of a way back, and so into its job; whether there
+        were any."""
+        group, job = self.groups[sequence], self.jobs[job_id]
+        room = PLACED_A_MINUTE
+        for source in sources:
+            cohorts = self.jobs[source.job].cohorts
+            index, done = group.enrolled_until.get(source.job, (0, 0))
             while room and index < len(cohorts):
                 number = min(cohorts[index].devices - done, room)
-                segment = self._returning(cohorts[index])
-                if job is None:
-                    add_to(group.waiting, segment, number)
-                else:
-                    job.joined += number
-                    self._reach(job, segment, number)
+                job.joined += number
+                self._reach(job, self._returning(cohorts[index]), number)
                 room, done = room - number, done + number
                 if done == cohorts[index].devices:
                     index, done = index + 1, 0
-            group.enrolled_until[name] = index, done
-        enrolled = ENROLLED_A_RUN - room
+            group.enrolled_until[source.job] = index, done
+        enrolled = PLACED_A_MINUTE - room
         group.members += enrolled
         self.enrolled += enrolled
-        return is_new or enrolled > 0
+        return enrolled > 0
+
+    def returning(self, sequence: int, sources: tuple[Source, ...], job_id: str) -> Returning:
+        """What is known of the devices that a way back must bring back."""
+        jobs, placed = [self.jobs[source.job] for source in sources], self.groups[sequence].members
+        exposed = sum(job.exposed for job in jobs)
+        return Returning(
+            exposed=exposed,
+            placed=placed,
+            back=self.jobs[job_id].counts().succeeded,
+            is_complete=placed == exposed and all(job.describe().is_over for job in jobs),
+        )
 
     def _returning(self, cohort: Cohort) -> Segment:
         """What devices that began the new firmware make of the last good one; a failed self-test
@@ -236,7 +245,7 @@ class SimulatedFleet:
         self._join(has_joiners)
         for job in self.jobs.values():
             if job.is_live and job.abort and job.meets_abort_criteria(self.assumptions.executed):
-                self.cancel(job, ABORT_CANCEL)
+                self.cancel(job)
             if job.phase == "canceling" and job.cancel_ends <= minute:
                 job.finish_cancel()
         if (self.updated, self.exposed) != self.points[-1][1:]:

@@ -36,8 +36,8 @@ class SimulatedJob:
     ring: str
     carries_release: bool = False
     """It carries the new firmware, not the last good one."""
-    is_proving: bool = False
-    """Its ring has not passed."""
+    made_at: int = 0
+    """The minute in which it was created; 0 also for those from before."""
     pace: Pace = field(default_factory=Pace)
     abort: tuple[Abort, ...] = ()
     unreached: dict[Segment, int] = field(default_factory=dict)
@@ -46,10 +46,10 @@ class SimulatedJob:
     """Devices with a queued execution that are offline."""
     cohorts: list[Cohort] = field(default_factory=list)
     phase: Literal["live", "canceling", "canceled"] = "live"
+    canceled_at: int | None = None
+    """The minute in which the controller, or IoT's brake, cancelled it."""
     cancel_ends: int = 0
     """The minute from which it is canceled."""
-    reason: str | None = None
-    """reasonCode of the cancellation."""
     notified: int = 0
     """Devices that the rollout has reached."""
     joined: int = 0
@@ -67,9 +67,9 @@ class SimulatedJob:
 
     @property
     def is_reaching(self) -> bool:
-        """Whether devices still get it. While it proves, also until a cancel is through: AWS does
-        not say that it stops before."""
-        return self.is_live or (self.is_proving and self.phase == "canceling")
+        """Whether devices still get it: the new firmware also until a cancel is through, since AWS
+        does not say that it stops before."""
+        return self.is_live or (self.carries_release and self.phase == "canceling")
 
     @property
     def executions(self) -> int:
@@ -94,7 +94,6 @@ class SimulatedJob:
             counts=self.counts(),
             settled=not self.unreached and self.phase != "canceling",
             armed=bool(self.abort),
-            reason=self.reason,
         )
 
     def reach_next(self) -> dict[Segment, int]:
@@ -140,10 +139,8 @@ class SimulatedJob:
 
 @dataclass
 class RollbackGroup:
-    """A rollback's thing group."""
+    """The thing group of a way back."""
 
     members: int = 0
     enrolled_until: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By exposing job: its first cohort that is not enrolled whole, and how many of that are."""
-    waiting: dict[Segment, int] = field(default_factory=dict)
-    """Members, until the rollback's job exists."""

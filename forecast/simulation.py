@@ -13,12 +13,14 @@ from forecast.simulated_job import SimulatedJob
 from rollout import actions as act
 from rollout.decide import decide
 from rollout.gates import ROLLBACK_PATIENCE
-from rollout.names import ROLLBACK, Names
-from rollout.observed import Alarm, Observed
-from rollout.orders import ApprovalOrder, Order, Orders, RollbackOrder
+from rollout.ledger import mark_made
+from rollout.names import PLACED_A_MINUTE, Names
+from rollout.observed import Alarm, Observed, Returning
+from rollout.orders import ApprovalOrder, Order, Orders, RollbackOrder, is_approved
 from rollout.release import Firmware, Manifest
-from rollout.state import NEEDS_A_PERSON, Event, Offer, State
+from rollout.state import Event, Offer, Phase, Release, State
 from rollout.version import Version
+from rollout.waiting import needs_a_person
 
 HORIZON = 120 * DAY
 """Minutes after which a simulation ends, whatever still goes on."""
@@ -32,7 +34,7 @@ class Simulation:
     also those in which nothing can change; the course is the same.
 
     >>> Simulation(manifest, Assumptions(devices=10_000, failing=1.0)).run().fleet.exposed
-    70
+    60
     """
 
     def __init__(
@@ -71,18 +73,29 @@ class Simulation:
         """A channel that has released before: every ring runs the last good release, and has its
         job."""
         size, hardware = self.manifest.firmware.size, self.manifest.firmware.hardware
-        version = Version("0.0.0-0")
+        version, made_at = Version("0.0.0-0"), float(self.start - 60 * DAY)
         good = Firmware(version=version, sha256="0" * 64, size=size, hardware=hardware)
-        offer = Offer(sequence=self.start - 1, firmware=good, seen=True)
-        self.state = State(
-            sequence=offer.sequence,
-            last_good=good,
-            stable=dict.fromkeys(self.fleet.rings, offer),
-            versions={good.version: good.sha256},
+        offers = tuple(
+            Offer(
+                ring=ring,
+                sequence=int(made_at) + index,
+                firmware=good,
+                aim="keep",
+                phase=Phase.KEEPING,
+                made_at=made_at,
+                seen=True,
+            )
+            for index, ring in enumerate(self.fleet.rings)
         )
-        for ring in self.fleet.rings.values():
-            job = self.fleet.jobs[NAMES.job(ring.name, offer.sequence)] = SimulatedJob(ring.name)
-            job.ended["same"] = ring.size
+        self.state = State(
+            sequence=offers[-1].sequence,
+            last_good=good,
+            releases={good.sha256: Release(version=version, standing="good", at=made_at)},
+            offers=offers,
+        )
+        for offer in offers:
+            job = self.fleet.jobs[self._job_id(offer)] = SimulatedJob(offer.ring)
+            job.ended["same"] = self.fleet.rings[offer.ring].size
 
     @property
     def now(self) -> float:
@@ -103,6 +116,10 @@ class Simulation:
             self._record()
         actions = act.list_actions(self.state, observed, NAMES)
         is_changed = [self._apply(action) for action in actions]
+        made = [self._job_id(one.offer) for one in actions if isinstance(one, act.Create)]
+        if made:
+            self.state = mark_made(self.state, made, NAMES)
+            self.writes += 1
         return self.state != before or self.orders is not orders or any(is_changed)
 
     def _record(self) -> None:
@@ -119,42 +136,46 @@ class Simulation:
                 self.released = self.fleet.minute
 
     def _observe(self) -> Observed:
-        fleet, rollback = self.fleet, self.state.rollback
-        enrolled = exposed = 0
-        if rollback and rollback.done_at is None:
-            group = fleet.groups.get(rollback.offer.sequence)
-            enrolled = group.members if group else 0
-            exposing = [fleet.jobs[name] for name in rollback.exposing_jobs if name in fleet.jobs]
-            exposed = sum(job.exposed for job in exposing)
+        jobs = self.fleet.jobs
+        followed = [self._job_id(offer) for offer in self.state.offers]
         return Observed(
-            jobs={name: job.describe() for name, job in fleet.jobs.items()},
+            jobs={name: jobs[name].describe() for name in followed},
             alarms=self._alarms(),
             orders=self.orders,
-            groups=frozenset(fleet.groups),
-            enrolled=enrolled,
-            unenrolled=exposed - enrolled,
+            groups=frozenset(self.fleet.groups),
+            returning=self._look_at_way_back(),
         )
+
+    def _look_at_way_back(self) -> Returning:
+        back, offer = self.state.way_back, self.state.returning()
+        if back is None or offer is None:
+            return Returning()
+        return self.fleet.returning(back.group, back.sources, self._job_id(offer))
+
+    def _job_id(self, offer: Offer) -> str:
+        return NAMES.job(offer.ring, offer.sequence)
 
     def _apply(self, action: act.Action) -> bool:
         """Carries an action out; whether it changed anything."""
         fleet = self.fleet
         match action:
             case act.Create():
-                sequence = action.offer.sequence
-                job_id = NAMES.job(action.ring, sequence)
-                if action.proving:
-                    fleet.create_candidate(job_id, action.ring)
-                elif action.ring == ROLLBACK:
-                    fleet.create_rollback(job_id, sequence)
+                job_id, ring = self._job_id(action.offer), action.offer.ring
+                if action.offer.aim == "prove":
+                    fleet.create_candidate(job_id, ring)
+                elif action.group is not None:
+                    fleet.create_way_back(job_id, action.group)
                 else:
-                    fleet.create_stable(job_id, action.ring)
+                    fleet.create_keeping(job_id, ring)
             case act.Cancel():
                 fleet.cancel(fleet.jobs[action.job])
             case act.Disarm():
-                fleet.jobs[action.job].abort, fleet.jobs[action.job].is_proving = (), False
+                fleet.jobs[action.job].abort = ()
             case act.Enroll():
-                job_id = NAMES.job(ROLLBACK, action.sequence)
-                return fleet.enroll(action.sequence, action.exposing_jobs, job_id)
+                offer = self.state.returning()
+                return offer is not None and fleet.enroll(
+                    action.group, action.sources, self._job_id(offer)
+                )
             case act.RemoveGroup():
                 del fleet.groups[action.sequence]
         return True
@@ -167,10 +188,12 @@ class Simulation:
             return
         ring, minute = self.fleet.rings[waiting.ring], self.fleet.minute
         ring.approval_asked = minute if ring.approval_asked is None else ring.approval_asked
-        if delay is not None and minute >= ring.approval_asked + delay:
-            approval = ApprovalOrder(
-                ring=ring.name, sha256=self.manifest.firmware.sha256, order=self._order()
-            )
+        offer = self.state.proof(ring.name)
+        if offer is None or delay is None or minute < ring.approval_asked + delay:
+            return
+        size, sha256 = self.fleet.jobs[self._job_id(offer)].counts().size, offer.sha256
+        if not is_approved(self.manifest, self.orders, ring.name, size=size):
+            approval = ApprovalOrder(ring=ring.name, sha256=sha256, order=self._order(), size=size)
             self.orders = replace(self.orders, approvals=(*self.orders.approvals, approval))
 
     def _order_rollback(self) -> None:
@@ -213,18 +236,20 @@ class Simulation:
     @property
     def _has_joiners(self) -> bool:
         """Joiners are counted while the release moves on by itself."""
-        return self.state.candidate is not None and self.state.waiting.kind not in NEEDS_A_PERSON
+        return self.state.candidate is not None and not needs_a_person(self.state.waiting.kind)
 
     def _upcoming(self) -> Iterator[int]:
         """Minutes in which the controller, a person or an alarm acts."""
         state, minute = self.state, self.fleet.minute
         times = [state.waiting.until]
-        if state.rollback:
-            times.append(state.rollback.started_at + ROLLBACK_PATIENCE)
-        for name, progress in state.candidate.rings.items() if state.candidate else ():
-            ring = self.manifest.ring(name)
-            if ring and ring.gate.deadline_minutes is not None and progress.passed_at is None:
-                times.append(progress.started_at + ring.gate.deadline_minutes * 60)
+        if state.way_back and state.way_back.is_open:
+            late = state.way_back.started_at + ROLLBACK_PATIENCE
+            exposed = self._look_at_way_back().exposed
+            times += [late, late + 60 * exposed / PLACED_A_MINUTE]
+        for offer in state.wanted("prove"):
+            ring = self.manifest.ring(offer.ring)
+            if ring and ring.gate.deadline_minutes is not None and offer.phase is Phase.PROVING:
+                times.append(offer.made_at + ring.gate.deadline_minutes * 60)
         # the first run of the controller at or after each of them
         yield from (ceil((at - self.start) / 60) for at in times if at and at > self.now)
         for at in (self._alarm_at(), self._rollback_ordered_at()):

@@ -9,11 +9,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from forecast.assumptions import DAY, Assumptions
+from forecast.assumptions import CANCELED_A_MINUTE, DAY, Assumptions
 from forecast.aws_limits import Limit
 from forecast.costs import PRICES, RUN_SECONDS, total
 from forecast.course import Course
 from forecast.forecast import BadCourse, Forecast
+from forecast.luck import Luck
 from forecast.scenarios import ScenarioCourse
 from rollout.release import Manifest
 
@@ -35,6 +36,7 @@ def forecast_tables(stack: str, manifest: Manifest, forecast: Forecast) -> list[
     return [
         _ring_table(stack, manifest, forecast),
         _bad_table(forecast.bad),
+        _luck_table(forecast.luck),
         _cost_table(forecast),
         _limit_table(forecast.limits),
     ]
@@ -62,7 +64,9 @@ def _ring_table(stack: str, manifest: Manifest, forecast: Forecast) -> Table:
 
 def _describe_assumptions(assumed: Assumptions) -> str:
     low, high = assumed.update_minutes
-    parts = [f"an update takes {low} to {high} min", f"a cancel {assumed.cancel_minutes} min"]
+    queued = f"a minute for every {CANCELED_A_MINUTE:,} queued"
+    cancel = queued if assumed.cancel_minutes is None else f"{assumed.cancel_minutes} min"
+    parts = [f"an update takes {low} to {high} min", f"a cancel {cancel}"]
     if assumed.failing:
         parts.append(f"{assumed.failing:.1%} fail their self-test")
     if assumed.rejecting:
@@ -100,6 +104,45 @@ def _bad_table(bad: Iterable[BadCourse]) -> Table:
             " the cancel's time too. Back: from the stop, of those who answer.",
         ],
     )
+
+
+def _luck_table(luck: Sequence[Luck]) -> Table:
+    rings = dict.fromkeys(one.ring for one in luck)
+    rows = [
+        [ring or "all, in turn", *luck_cells(one)]
+        for ring in rings
+        for one in luck
+        if one.ring == ring
+    ]
+    return Table(
+        "If it is bad on some devices, at random",
+        ("ring", "fails on", "stopped", "held", "passes", "exposed", "in 95 % at most"),
+        rows,
+        [
+            "Each device fails with that chance, independently of the others. Of a ring: what"
+            " becomes of a release that has come to it.",
+            "Held: neither stopped nor let pass, a person decides. Exposed: devices that have begun"
+            " once it is stopped, rings before included, in half of the stops at most; - where"
+            " stops are rarer than 1 in 1,000.",
+            "Every device is taken to be online, every alarm quiet, every approval given.",
+        ],
+    )
+
+
+def luck_cells(one: Luck) -> list[str]:
+    """Luck in all columns of its table but the first."""
+    chances = [_format_chance(chance) for chance in (one.stopped, one.held, one.passed)]
+    exposed = ["-" if n is None else f"{n:,}" for n in (one.exposed, one.exposed_most)]
+    return [f"{100 * one.failing:g} %", *chances, *exposed]
+
+
+def _format_chance(chance: float) -> str:
+    """In percent, to a tenth; what is not quite none or all is told from none and all."""
+    if 1e-6 < chance < 5e-4:
+        return "<0.1 %"
+    if 1 - 5e-4 < chance < 1 - 1e-6:
+        return ">99.9 %"
+    return f"{100 * chance:.1f} %".replace(".0 %", " %")
 
 
 def _cost_table(forecast: Forecast) -> Table:
@@ -225,7 +268,10 @@ def print_tables(tables: Iterable[Table]) -> None:
         drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
         for index, column in enumerate(table.columns):
             cells = [row[index].strip("*") for row in table.rows]
-            is_numeric = all(c[:1].isdigit() or c in ("", "-", "never", "no price") for c in cells)
+            is_numeric = all(
+                c[:1].isdigit() or c[:1] in ("<", ">") or c in ("", "-", "never", "no price")
+                for c in cells
+            )
             drawn.add_column(column, justify="right" if index and is_numeric else "left")
         for row in table.rows:
             style = "bold" if row[0].startswith("**") else None

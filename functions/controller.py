@@ -12,25 +12,27 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import compress
 from typing import Any
 
 import boto3
 
-from cloud.bucket import Overtaken
+from cloud.bucket import ImageCheck, Overtaken
 from cloud.channel import Channel
 from cloud.clients import AWS_ERRORS, CONFIG, Clients
-from cloud.groups import is_thing
+from cloud.groups import has_things
+from cloud.preflight import Inspector
+from cloud.wakes import is_tick_gone
+from cloud.way_back import Clock, WayBackWorker
 from rollout import actions as act
 from rollout.decide import decide
-from rollout.gates import count_rollback_failures
+from rollout.go_back import count_left_behind, has_failed
 from rollout.job_document import artifact_url, job_document, release_statement
 from rollout.jws import RELEASE_TYPE
+from rollout.ledger import mark_made
 from rollout.names import (
-    ENROLLED_A_RUN,
+    CONTROLLER_SECONDS,
     NOT_WANTED,
     ROLLBACK,
     STACK_DESTROYED,
@@ -38,18 +40,22 @@ from rollout.names import (
     Names,
     Variable,
 )
-from rollout.observed import Job, Observed
-from rollout.orders import Order, Orders
-from rollout.release import Abort, Manifest, Pace
-from rollout.state import NEEDS_A_PERSON, Event, Offer, State
-from rollout.trust import UntrustedState
+from rollout.observed import Alarm, Job, Observed, Returning
+from rollout.orders import Order, Orders, waived_things
+from rollout.prove import find_failing_kept
+from rollout.release import Abort, Firmware, Manifest, Pace
+from rollout.state import Phase, State
+from rollout.trust import NOWHERE, Place, UntrustedState, recover_state
+from rollout.waiting import needs_a_person
 
 COMMENT = "ended by the rollout controller"
 """In the jobs that it cancels."""
-MAX_LOOKED_FOR = 200
-"""Exposed devices, missing in a rollback's group, that a run looks for in the registry."""
+LAST_SECONDS = 10
+"""How long before its time-out a run takes up no more work."""
+END_WRITES = 3
+"""How often the end of the stack is written again over another run's state."""
 MAX_NAMED = 20
-"""Devices that a run names in its log."""
+"""Foreign jobs that a run names in its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +92,28 @@ class Setup:
 
 
 def handler(event: Any, _context: Any) -> dict[str, Any]:
-    """Lambda's entry. `{"tf": {"action": "delete"}}` comes from `pulumi destroy`; everything else
-    is a reason to look."""
-    controller = Controller(Setup.from_environment(os.environ), clients())
-    action = (event.get("tf") or {}).get("action") if isinstance(event, dict) else None
-    if action == "delete":
-        return controller.end()
-    if action is not None:
-        return {"outcome": "deployed"}
-    answer = controller.run(time.time())
+    """Lambda's entry."""
+    return respond(event, Controller(Setup.from_environment(os.environ), clients()))
+
+
+def respond(event: Any, controller: Controller) -> dict[str, Any]:
+    """What an event asks for. `{"tf": {"action": …}}` comes from the stack when it is made, changed
+    or destroyed; everything else is a reason to look."""
+    if isinstance(event, dict) and "tf" in event:
+        answer = _answer_stack(event["tf"], controller)
+    else:
+        answer = controller.run(time.time())
     print(json.dumps(answer))
-    if answer["outcome"] == "failed":  # so that Lambda counts it, and the alarm on errors sees it
+    if answer.get("failed"):  # so that Lambda counts it, and the alarm on errors sees it
         raise RuntimeError(f"not everything could be done: {'; '.join(answer['failed'])}")
     return answer
+
+
+def _answer_stack(change: Any, controller: Controller) -> dict[str, Any]:
+    """Does nothing but on destroy. The provider puts `prev_input` beside the action."""
+    if isinstance(change, dict) and change.get("action") == "delete":
+        return controller.destroy()
+    return {"outcome": "deployed"}
 
 
 @cache
@@ -112,45 +127,47 @@ def clients() -> Clients:
 class Controller:
     """One run of the controller."""
 
-    def __init__(self, setup: Setup, clients: Clients) -> None:
-        self.setup, self.names = setup, setup.names
+    def __init__(self, setup: Setup, clients: Clients, *, clock: Clock = time) -> None:
+        self.setup, self.names, self._clock = setup, setup.names, clock
         self.channel = Channel(
             clients, setup.names, bucket=setup.bucket, signing_keys=setup.signing_keys
         )
-        self._exposed: dict[str, set[str]] = {}
-        """By job: the things that it exposed; each job is listed once a run."""
-        self._members: set[str] = set()
-        """The things in the group of the rollback that was under way when the run began."""
-        self._gone: set[str] = set()
-        """Exposed things that do not exist any more."""
-        self._unplaced: dict[str, str] = {}
-        """Exposed things that AWS would not have in the rollback's group, and why."""
+        self._unread: list[str] = []
+        """Jobs that AWS would not show to this run, and why."""
+        self.way_back = WayBackWorker(
+            clients,
+            setup.names,
+            self.channel.bucket,
+            ring_groups=setup.ring_groups,
+            clock=clock,
+        )
+        self.inspector = Inspector(
+            clients,
+            setup.names,
+            self.channel.bucket,
+            ring_groups=setup.ring_groups,
+            clock=clock,
+        )
 
     def run(self, now: float) -> dict[str, Any]:
         """Looks, decides, remembers, acts; returns what happened in a few words. The time is in
         seconds since 1970."""
-        # Before the state is read: what a newer run makes after that is not mistaken for a stray
-        # of an older state.
+        # In this order. What is listed before the state is read was made by runs whose state was
+        # written before that: what this state does not name is a stray. A manifest or an order that
+        # is read after it is not older than it, or the write is lost.
         live, groups = self.channel.jobs.live(), self.channel.rollback_groups.sequences()
+        try:
+            stored, untrusted = self.channel.current_state(live), None
+        except UntrustedState as error:
+            stored, untrusted = None, error
         manifest, problem = self.channel.manifest(self.setup.manifest_sha256)
         orders = self._orders()
-        try:
-            before, etag = self._state(live, orders, now)
-        except UntrustedState as untrusted:
-            self.channel.cloudwatch.put(
-                {
-                    ChannelMetric.HEARTBEAT: 1,
-                    ChannelMetric.MANIFEST_REFUSED: 1,
-                    ChannelMetric.HELD: 1,
-                },
-                {},
-            )
-            return {
-                "outcome": "distrusted",
-                "kind": "halted",
-                "halt": untrusted.halt,
-                "waiting": untrusted.why,
-            }
+        if untrusted and not _is_resumed(untrusted, orders):
+            return self._tell_untrusted(untrusted)
+        before = stored.state if stored else State()
+        place = stored.place if stored else NOWHERE
+        if untrusted:
+            before, place = self._recover(untrusted, orders, now), untrusted.place
         observed = self._observe(before, manifest, problem, orders, live, groups)
         after = decide(manifest, before, observed, now, self.names)
         answer: dict[str, Any] = {
@@ -159,26 +176,68 @@ class Controller:
             "waiting": after.waiting.text,
         }
         try:
-            if after != before or etag is None:
-                self.channel.write_state(after, etag)
-            done, failed = self._act_all(after, observed, manifest)
+            if after != before or stored is None:
+                after, place = self.channel.write_state(after, place)
+            actions = act.list_actions(after, observed, self.names)
+            done, failed = self._act_all(actions, after, place, manifest)
         except Overtaken:
             return {"outcome": "lost", **answer}
         self._put_metrics(after, observed, now)
-        answer |= {"did": done, "unplaced": dict(sorted(self._unplaced.items())[:MAX_NAMED])}
-        return {"outcome": "failed" if failed else "done", **answer, "failed": failed}
+        preflight = self._look_ahead(after, manifest)
+        returning, problems = self._bring_back(actions, after, observed, now)
+        return {
+            "outcome": "failed" if self._unread or failed or problems else "done",
+            **answer,
+            "did": done,
+            "foreign": sorted(observed.foreign)[:MAX_NAMED],
+            "unplaced": dict(returning.refusals),
+            "preflight": preflight,
+            "failed": [*self._unread, *failed, *problems],
+        }
+
+    def destroy(self) -> dict[str, Any]:
+        """Ends the jobs if the stack is being destroyed. Whoever may call the function can say so,
+        but cannot delete the tick's rule, which a destroy deletes first; a call while the rule is
+        there ends nothing, and is told."""
+        if not is_tick_gone(self.channel.clients, self.names, self._clock):
+            self.channel.cloudwatch.put({ChannelMetric.FORGED: 1}, {})
+            return {"outcome": "forged", "why": f"the rule {self.names.tick} still wakes it"}
+        return self.end()
 
     def end(self) -> dict[str, Any]:
         """Ends every live job of the channel, running executions too, and its rollback groups: the
-        stack is going away."""
-        jobs = sorted(self.channel.jobs.live())
+        stack is going away. The state says so first, so that a stack that is made again over what
+        was kept takes it for the controller's own act; where that cannot be, they end all the
+        same."""
+        jobs = sorted(live := self.channel.jobs.live())
+        problem = self._remember_end(live)
+        failed: list[str] = []
         for job in jobs:
-            self.channel.jobs.cancel(job, STACK_DESTROYED, COMMENT, force=True)
+            try:
+                self.channel.jobs.cancel(job, STACK_DESTROYED, COMMENT, force=True)
+            except AWS_ERRORS as error:
+                failed.append(f"{job}: {error}")
         sequences = sorted(self.channel.rollback_groups.sequences())
         for sequence in sequences:
             self.channel.rollback_groups.delete(sequence)
         groups = [self.names.rollback_group(sequence) for sequence in sequences]
-        return {"outcome": "ended", "jobs": jobs, "groups": groups}
+        forgotten = {"forgotten": problem} if problem else {}
+        return {"outcome": "ended", "jobs": jobs, "groups": groups, "failed": failed} | forgotten
+
+    def _remember_end(self, live: Iterable[str]) -> str | None:
+        """Writes into the state that the stack ends; why that was not possible."""
+        for _ in range(END_WRITES):
+            try:
+                stored = self.channel.current_state(live)
+                if stored and not stored.state.ended:
+                    ended = replace(stored.state, ended=True)
+                    self.channel.write_state(ended, stored.place)
+            except Overtaken:
+                continue
+            except (UntrustedState, ValueError, *AWS_ERRORS) as error:
+                return str(error)
+            return None
+        return "others wrote the state"
 
     # Look
 
@@ -191,26 +250,11 @@ class Controller:
         why = f"control.json is unreadable: {file.problem}"
         return Orders(halted=Order(by="the controller", at=0.0, why=why))
 
-    def _state(
-        self, live: Mapping[str, Job], orders: Orders, now: float
-    ) -> tuple[State, str | None]:
-        """The newest state that this controller signed, and its ETag. Raises UntrustedState when
-        that cannot be told."""
-        try:
-            stored = self.channel.current_state(live)
-        except UntrustedState as untrusted:
-            resume = orders.resume
-            if resume is None or resume.halt != untrusted.halt:
-                raise
-            why = f"{resume.order.by} started afresh ({untrusted.why}): {resume.order.why}"
-            sequences = (self.names.job_sequence(job) or 0 for job in self.channel.jobs.statuses())
-            fresh = State(
-                sequence=max(sequences, default=0),
-                decisions=(Event(at=now, what="recovered", why=why),),
-            )
-            there = self.channel.state_object()
-            return fresh, there.etag if there else None
-        return (stored.state, stored.etag) if stored else (State(), None)
+    def _recover(self, untrusted: UntrustedState, orders: Orders, now: float) -> State:
+        """What can be proved, in place of a state that cannot be believed."""
+        order = orders.resume.order if orders.resume else None
+        said = f"{order.by} started afresh ({untrusted.why}): {order.why}" if order else ""
+        return recover_state(self.channel.prove(), self.names, said, now)
 
     def _observe(
         self,
@@ -222,39 +266,69 @@ class Controller:
         groups: frozenset[int],
     ) -> Observed:
         """Everything that the decision needs, for this state."""
-        good, rollback = state.last_good, state.rollback
-        wanted = manifest.firmware if manifest and manifest.firmware != good else None
-        exposed = set[str]()
-        if rollback and rollback.done_at is None:
-            exposed = self._exposed_things(rollback.exposing_jobs)
-            if rollback.offer.sequence in groups:
-                self._members = self.channel.rollback_groups.members(rollback.offer.sequence)
-                self._gone = self._find_gone(exposed - self._members)
+        back = state.way_back if state.way_back and state.way_back.is_open else None
+        names = {self.names.job(o.ring, o.sequence): o for o in state.offers}
+        # what is over stays as it was: a thousand superseded releases cost nothing
+        followed = [name for name, o in names.items() if o.phase is not Phase.ENDED]
+        unknown = self.channel.unknown_jobs(live, names)
+        images = self._look_at_images(state, manifest)
+        jobs, unread = self.channel.jobs.get_each(followed)
+        self._unread = [f"DescribeJob of {name}: {why}" for name, why in unread.items()]
         return Observed(
-            jobs={**live, **self.channel.jobs.get_all(self._remembered_jobs(state))},
+            jobs=jobs,
+            unread=frozenset(unread),
+            strays=unknown.strays,
+            foreign=unknown.foreign,
             alarms=self._gate_alarms(state, manifest),
             orders=orders,
             manifest_problem=problem,
-            image_problem=self.channel.bucket.image_problem(wanted) if wanted else None,
-            good_image_problem=(
-                self.channel.bucket.image_problem(good) if good and wanted else None
-            ),
+            image_problems={key: one.problem for key, one in images.items() if one.problem},
+            images={key: one.version for key, one in images.items() if one.version},
+            ring_groups=frozenset(self.setup.ring_groups),
+            is_fleet_empty=state.last_good is None and not self._has_devices(),
             groups=groups,
-            enrolled=len(self._members),
-            unenrolled=len(exposed - self._members - self._gone),
+            returning=self._returning(state) if back else Returning(),
         )
 
-    def _remembered_jobs(self, state: State) -> list[str]:
-        """The jobs that the state names, whatever has become of them."""
-        found = [self.names.job(ring, offer.sequence) for ring, offer in _offers(state)]
-        if state.rollback:
-            found += [
-                self.names.job(ROLLBACK, state.rollback.offer.sequence),
-                *state.rollback.exposing_jobs,
-            ]
+    def _has_devices(self) -> bool:
+        """Whether any ring has a device; a call a ring until one has."""
+        names = (self.names.ring_group(ring) for ring in self.setup.ring_groups)
+        return any(has_things(self.channel.clients, group) for group in names)
+
+    def _returning(self, state: State) -> Returning:
+        back, offer = state.way_back, state.returning()
+        if back is None:
+            return Returning()
+        own = self.names.job(ROLLBACK, offer.sequence) if offer else ""
+        return self.way_back.look(back.group, back.sources, own)
+
+    def _look_at_images(self, state: State, manifest: Manifest | None) -> dict[str, ImageCheck]:
+        """By key: the images that are out, wanted, or the way back of these. Where nothing is
+        out or wanted, nothing is looked at."""
+        good, candidate = state.last_good, state.candidate
+        wanted = manifest.firmware if manifest and manifest.firmware != good else None
+        out = candidate.firmware if candidate else None
+        is_back = state.way_back is not None and state.way_back.is_open
+        if not (wanted or out or is_back):
+            return {}
+        found = {}
+        for firmware in (wanted, out, good):
+            if firmware and firmware.key not in found:
+                pinned = [o.image for o in state.wanted() if o.firmware.key == firmware.key]
+                found[firmware.key] = self._look_at_image(firmware, pinned)
         return found
 
-    def _gate_alarms(self, state: State, manifest: Manifest | None) -> dict[str, Any]:
+    def _look_at_image(self, firmware: Firmware, pinned: list[str | None]) -> ImageCheck:
+        """The version of the object that jobs name already, while it is there; else what lies
+        there now."""
+        versions = dict.fromkeys(version for version in reversed(pinned) if version)
+        for version in [*versions][:1]:
+            check = self.channel.bucket.check_image(firmware, version)
+            if check.problem is None:
+                return check
+        return self.channel.bucket.check_image(firmware)
+
+    def _gate_alarms(self, state: State, manifest: Manifest | None) -> dict[str, Alarm]:
         """By the name that the gates use: the alarms that they watch, and that exist."""
         manifests = (manifest, state.candidate and state.candidate.manifest)
         names = {
@@ -267,40 +341,29 @@ class Controller:
         found = self.channel.cloudwatch.alarms(names) if names else {}
         return {names[full]: alarm for full, alarm in found.items()}
 
-    def _find_gone(self, things: set[str]) -> set[str]:
-        """Those of the things that do not exist any more: nothing is left to be brought back. They
-        are looked for once most are placed; one that cannot be asked for counts as there."""
-
-        def is_gone(thing: str) -> bool:
-            try:
-                return not is_thing(self.channel.clients, thing)
-            except AWS_ERRORS:
-                return False
-
-        names = sorted(things) if len(things) <= MAX_LOOKED_FOR else []
-        with ThreadPoolExecutor(8) as pool:
-            return set(compress(names, pool.map(is_gone, names)))
-
-    def _exposed_things(self, jobs: Iterable[str]) -> set[str]:
-        for job in jobs:
-            if job not in self._exposed:
-                self._exposed[job] = self.channel.jobs.exposed_things([job])
-        return set().union(*(self._exposed[job] for job in jobs))
-
     # Act
 
     def _act_all(
-        self, state: State, observed: Observed, manifest: Manifest | None
+        self, actions: Iterable[act.Action], state: State, place: Place, manifest: Manifest | None
     ) -> tuple[list[str], list[str]]:
         """What was done, and what failed: each action by itself, so that one that AWS refuses does
-        not keep the others from being done. Raises Overtaken."""
+        not keep the others from being done. Raises Overtaken.
+
+        What was made is remembered at once, in a second write: a job that is missing later was
+        ended by somebody.
+        """
         done: list[str] = []
         failed: list[str] = []
-        for action in act.list_actions(state, observed, self.names):
+        made: list[str] = []
+        for action in actions:
             try:
                 done += filter(None, [self._act(action, state, manifest)])
+                if isinstance(action, act.Create):
+                    made.append(self.names.job(action.offer.ring, action.offer.sequence))
             except AWS_ERRORS as error:
                 failed.append(f"{type(action).__name__}: {error}")
+        if made:
+            self.channel.write_state(mark_made(state, made, self.names), place)
         return done, failed
 
     def _act(self, action: act.Action, state: State, manifest: Manifest | None) -> str | None:
@@ -309,35 +372,44 @@ class Controller:
                 self.channel.jobs.cancel(action.job, NOT_WANTED, COMMENT)
                 return f"cancelled {action.job}"
             case act.Create():
-                return self._create(
-                    action, state.candidate.manifest if state.candidate else manifest
-                )
+                current = state.candidate.manifest if state.candidate else manifest
+                return self._create(action, state, current)
             case act.Disarm():
                 self.channel.jobs.disarm(action.job)
                 return f"disarmed {action.job}"
-            case act.Enroll():
-                return self._enroll(action)
             case act.RemoveGroup():
-                self.channel.rollback_groups.delete(action.sequence)
-                return f"removed {self.names.rollback_group(action.sequence)}"
+                problem = self.channel.rollback_groups.delete(action.sequence)
+                return problem or f"removed {self.names.rollback_group(action.sequence)}"
+            case act.Enroll():
+                return None  # last of all: see _bring_back
 
-    def _create(self, action: act.Create, manifest: Manifest | None) -> str:
-        name = self.names.job(action.ring, action.offer.sequence)
-        if not self.channel.jobs.create(name, self._job_request(action, manifest)):
-            return f"found {name}"
-        now_wanted = self.channel.state()
-        if now_wanted is None or name not in act.desired_jobs(now_wanted.state, self.names):
+    def _create(self, action: act.Create, state: State, manifest: Manifest | None) -> str:
+        """Makes the job, and ends it again where by now no state wants it, whatever CreateJob
+        said."""
+        name = self.names.job(action.offer.ring, action.offer.sequence)
+        is_new = self.channel.jobs.create(name, self._job_request(name, action, state, manifest))
+        now_stored = self.channel.state()
+        if now_stored is None or name not in act.wanted_jobs(now_stored.state, self.names):
             self.channel.jobs.cancel(name, NOT_WANTED, COMMENT)
             raise Overtaken(name)
-        return f"created {name}"
+        return f"{'created' if is_new else 'found'} {name}"
 
-    def _job_request(self, action: act.Create, manifest: Manifest | None) -> dict[str, Any]:
+    def _job_request(
+        self, name: str, action: act.Create, state: State, manifest: Manifest | None
+    ) -> dict[str, Any]:
         """CreateJob's parameters. Where the manifest was refused, the manifest's defaults hold."""
         setup, offer = self.setup, action.offer
         statement = release_statement(
-            self.names.channel, offer.firmware, offer.sequence, downgrade=offer.downgrade
+            self.names.channel,
+            offer.firmware,
+            offer.sequence,
+            downgrade=offer.downgrade,
+            job=name,
+            refuses=_refused_digests(state) if offer.aim == "return" else (),
         )
-        url = artifact_url(setup.bucket, setup.region, setup.dns_suffix, offer.firmware.key)
+        url = artifact_url(
+            setup.bucket, setup.region, setup.dns_suffix, offer.firmware.key, offer.image
+        )
         seconds = manifest.presigned_url_seconds if manifest else Manifest.presigned_url_seconds
         timeout = (
             manifest.in_progress_timeout_minutes
@@ -349,12 +421,12 @@ class Controller:
             "targetSelection": "CONTINUOUS",
             "document": job_document(self.channel.signer.sign(RELEASE_TYPE, statement), url),
             "description": (
-                f"{offer.firmware.version} for ring {action.ring} of channel {self.names.channel}"
+                f"{offer.firmware.version} for ring {offer.ring} of channel {self.names.channel}"
             ),
             "presignedUrlConfig": {"roleArn": setup.presign_role, "expiresInSec": seconds},
             "timeoutConfig": {"inProgressTimeoutInMinutes": timeout},
         }
-        if action.proving and manifest:
+        if offer.aim == "prove" and manifest:
             request |= {
                 "jobExecutionsRolloutConfig": _rollout_config(manifest.pace),
                 "abortConfig": _abort_config(manifest.abort),
@@ -362,50 +434,90 @@ class Controller:
         return request
 
     def _target(self, action: act.Create) -> str:
-        if action.ring == ROLLBACK:
-            return self.channel.rollback_groups.create(action.offer.sequence)
-        return self.setup.ring_groups[action.ring]
+        if action.group is not None:
+            return self.channel.rollback_groups.create(action.group)
+        return self.setup.ring_groups[action.offer.ring]
 
-    def _enroll(self, action: act.Enroll) -> str | None:
-        groups = self.channel.rollback_groups
-        groups.create(action.sequence)
-        exposed = self._exposed_things(action.exposing_jobs)
-        missing = sorted(exposed - self._members - self._gone)[:ENROLLED_A_RUN]
-        with ThreadPoolExecutor(8) as pool:
-            refusals = list(pool.map(lambda thing: groups.add(action.sequence, thing), missing))
-        self._unplaced = {
-            thing: why for thing, why in zip(missing, refusals, strict=True) if why is not None
-        }
-        placed = len(missing) - len(self._unplaced)
-        group = self.names.rollback_group(action.sequence)
-        return f"enrolled {placed} devices in {group}" if placed else None
+    def _look_ahead(self, state: State, manifest: Manifest | None) -> dict[str, Any]:
+        """Looks at a few devices, whether they could go back; at none while devices do, whose calls
+        come first. What it meets fails no run: a release does not wait for it."""
+        if state.way_back and state.way_back.is_open:
+            return {}
+        current = state.candidate.manifest if state.candidate else manifest
+        try:
+            rings = [ring.name for ring in current.rings] if current else []
+            return self.inspector.work(rings).describe()
+        except AWS_ERRORS as error:
+            return {"problems": [str(error)]}
+
+    def _bring_back(
+        self, actions: Iterable[act.Action], state: State, observed: Observed, now: float
+    ) -> tuple[Returning, list[str]]:
+        """Puts exposed devices into the way back's group for as long as the run may last: last of
+        all, and one run at a time. The rest of what the controller does waits for no device."""
+        offer = state.returning()
+        for action in actions:
+            if isinstance(action, act.Enroll) and offer:
+                try:
+                    self.channel.rollback_groups.create(action.group)
+                    returning = self.way_back.work(
+                        action.group,
+                        action.sources,
+                        self.names.job(ROLLBACK, offer.sequence),
+                        observed.jobs,
+                        waived=waived_things(observed.orders, action.group),
+                        until=now + CONTROLLER_SECONDS - LAST_SECONDS,
+                    )
+                except AWS_ERRORS as error:
+                    return observed.returning, [f"bringing devices back: {error}"]
+                return returning, []
+        return Returning(), []
 
     # Tell
 
+    def _tell_untrusted(self, untrusted: UntrustedState) -> dict[str, Any]:
+        metrics = (ChannelMetric.HEARTBEAT, ChannelMetric.MANIFEST_REFUSED, ChannelMetric.HELD)
+        self.channel.cloudwatch.put(dict.fromkeys(metrics, 1), {})
+        return {
+            "outcome": "distrusted",
+            "kind": "halted",
+            "halt": untrusted.halt,
+            "waiting": untrusted.why,
+        }
+
     def _put_metrics(self, state: State, observed: Observed, now: float) -> None:
-        rolling = state.rollback is not None and state.rollback.done_at is None
-        refused = observed.manifest_problem or observed.image_problem or observed.good_image_problem
+        refused = observed.manifest_problem or observed.image_problems
+        is_failing = find_failing_kept(state, observed.jobs, self.names) is not None
+        is_failing = is_failing or has_failed(state, self.names) or state.halt is not None
+        is_failing = is_failing or any(
+            event.what == "late-failures" and event.at == now for event in state.decisions
+        )
         jobs = {
-            ring: observed.jobs.get(self.names.job(ring, offer.sequence))
-            for ring, offer in _offers(state)
+            offer.ring: observed.jobs.get(self.names.job(offer.ring, offer.sequence))
+            for offer in state.wanted("keep", "prove")
         }
         self.channel.cloudwatch.put(
             {
                 ChannelMetric.HEARTBEAT: 1,
-                ChannelMetric.RELEASE_FAILED: int(rolling or state.halt is not None),
-                ChannelMetric.ROLLBACK_FAILED: len(self._unplaced)
-                + count_rollback_failures(state, observed, self.names, now),
+                ChannelMetric.RELEASE_FAILED: int(is_failing),
+                ChannelMetric.ROLLBACK_FAILED: count_left_behind(state, observed, self.names, now),
                 ChannelMetric.MANIFEST_REFUSED: int(bool(refused)),
-                ChannelMetric.HELD: int(state.waiting.kind in NEEDS_A_PERSON),
+                ChannelMetric.HELD: int(needs_a_person(state.waiting.kind)),
+                ChannelMetric.FORGED: len(observed.foreign),
             },
             {ring: job.counts for ring, job in jobs.items() if job},
         )
 
 
-def _offers(state: State) -> list[tuple[str, Offer]]:
-    """The jobs of rings that the state names; the candidate's after the standing ones."""
-    candidate = state.candidate.rings.items() if state.candidate else ()
-    return [*state.stable.items(), *((ring, progress.offer) for ring, progress in candidate)]
+def _is_resumed(untrusted: UntrustedState, orders: Orders) -> bool:
+    return orders.resume is not None and orders.resume.halt == untrusted.halt
+
+
+def _refused_digests(state: State) -> tuple[str, ...]:
+    """The newest digests that are refused: a way back's statement names them, so that they are
+    known although the state were lost."""
+    refused = [(r.at, sha256) for sha256, r in state.releases.items() if r.standing == "refused"]
+    return tuple(sha256 for _, sha256 in sorted(refused, reverse=True))
 
 
 def _rollout_config(pace: Pace) -> dict[str, Any]:

@@ -15,13 +15,17 @@ from typing import TypeAlias
 from cloud.bucket import Overtaken
 from cloud.channel import OrdersFile
 from ops.errors import OpsError
+from ops.rehearsal import is_spent
+from ops.render import describe_order
 from ops.snapshot import Snapshot
 from ops.stack import add_stack_arguments, open_access
 from ops.terminal import ask_consent, say, user_name
 from ops.text import format_time, one_line
+from rollout.codec import DecodeError
+from rollout.names import ORDER_CHARACTERS
 from rollout.observed import Counts
 from rollout.orders import Order, Orders
-from rollout.state import Candidate, Offer, Progress, State
+from rollout.state import Offer, Phase, State
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = "Callable[[Command, argparse.Namespace], None]"
@@ -52,7 +56,8 @@ class Command:
     def __init__(self, args: argparse.Namespace) -> None:
         access = open_access(args)
         self.channel, self.stack, self.is_agreed = access.channel, access.stack, bool(args.yes)
-        self._why, self._by = args.why, f"{access.caller} ({user_name()})"
+        self._why = args.why
+        self._by = f"{access.caller} ({user_name()})"[:ORDER_CHARACTERS]
 
     def check_readable(self, file: OrdersFile) -> None:
         """Raises OpsError when control.json is unreadable: somebody's order may be in it."""
@@ -76,12 +81,24 @@ class Command:
             raise OpsError(f"the controller has not run yet: `{verb}` has nothing to work on")
         return snapshot.state
 
-    def sum_counts(self, offers: Iterable[tuple[str, Offer]]) -> Counts:
-        """The devices of the jobs of these offers (by ring), added up."""
-        names = (self.channel.names.job(ring, offer.sequence) for ring, offer in offers)
-        counts = [job.counts for job in self.channel.jobs.get_all(names).values()]
+    def sum_counts(self, offers: Iterable[Offer]) -> Counts:
+        """The devices of the jobs of these offers, added up."""
+        counts = [counts for offer in offers if (counts := self.count(offer))]
         sums = {one.name: sum(getattr(c, one.name) for c in counts) for one in fields(Counts)}
         return Counts(**sums)
+
+    def count(self, offer: Offer) -> Counts | None:
+        """The devices of an offer's job; None where nobody knows them: it is deleted."""
+        job = self.channel.jobs.get(self.channel.names.job(offer.ring, offer.sequence))
+        return job.counts if job else offer.final
+
+    def is_pending(self, state: State, orders: Orders, order: Order) -> bool:
+        """Whether this order, the only one of these, stands and the controller has yet to obey it;
+        says so."""
+        if is_spent(state, orders, self.channel.manifest()[0], self.channel.names):
+            return False
+        say(f"This is ordered already: {describe_order(order)}. Nothing was changed.")
+        return True
 
     def give_order(
         self, lines: Iterable[str], change: Change, *, replace_unreadable: bool = False
@@ -102,7 +119,11 @@ class Command:
         self, order: Order, change: Change, *, replace_unreadable: bool = False
     ) -> bool:
         """Changes control.json, and again where somebody else changed it meanwhile; whether the
-        order stands in it then. Raises OpsError in the end."""
+        order stands in it then. Raises OpsError in the end.
+
+        With `replace_unreadable`, a file that cannot be read, or has no room for the order, is
+        replaced by one that holds this order alone.
+        """
         for _ in range(MAX_WRITES):
             file = self.channel.orders()
             if not replace_unreadable:
@@ -110,18 +131,39 @@ class Command:
             now = change(file.orders, order)
             try:
                 if now != file.orders or file.problem:
-                    self.channel.write_orders(now, file.etag)
+                    now = self._write(now, order, change, file.etag, replace_unreadable)
             except Overtaken:
                 continue
-            more = (now.resume, now.retry, now.rollback, *now.approvals)
-            stands = order in (now.paused, now.halted, *(one.order for one in more if one))
+            single = (now.resume, now.retry, now.rollback, now.pardon)
+            orders = [
+                *(now.paused, now.halted),
+                *(one.order for one in single if one),
+                *(one.order for one in now.approvals),
+                *(one.order for one in now.waived),
+            ]
+            stands = order in orders
             if stands:
                 say(f"Recorded in control.json: {order.by}, {format_time(order.at)}: {order.why}")
             return stands
         raise OpsError(f"control.json was changed by others {MAX_WRITES} times: try again")
 
+    def _write(
+        self, orders: Orders, order: Order, change: Change, etag: str | None, may_replace: bool
+    ) -> Orders:
+        """Writes `orders`, or where they do not fit the order alone; what was written."""
+        try:
+            self.channel.write_orders(orders, etag)
+        except DecodeError as error:
+            if not may_replace:
+                raise OpsError(
+                    f"control.json takes no more ({one_line(str(error))}):"
+                    f" `{self.stack.command('halt')}` writes a new one"
+                ) from error
+            orders = change(Orders(), order)
+            self.channel.write_orders(orders, etag)
+        return orders
 
-def open_rings(candidate: Candidate | None) -> dict[str, Progress]:
-    """The rings that have started the candidate and not passed."""
-    rings = candidate.rings if candidate else {}
-    return {ring: progress for ring, progress in rings.items() if progress.passed_at is None}
+
+def open_offers(state: State) -> list[Offer]:
+    """The candidate's offers to rings that have not passed."""
+    return [offer for offer in state.wanted("prove") if offer.phase is not Phase.PASSED]

@@ -20,6 +20,7 @@ from ops.snapshot import Snapshot, take_snapshot
 from ops.stack import Stack
 from ops.text import one_line
 from rollout.names import ROLLBACK
+from rollout.orders import Orders
 from rollout.state import Offer, State
 
 MAX_JOBS = 10
@@ -48,7 +49,7 @@ class DeviceReport:
     should_run: Offer | None = None
     """The newest offer that is meant for the device."""
     rollbacks: tuple[int, ...]
-    """Sequences of the rollbacks that brought it back, or are to."""
+    """Sequences in the names of the rollbacks' groups that it is in."""
     jobs: tuple[ExecutionReport, ...]
     """The newest offer first."""
     why: tuple[str, ...] = ()
@@ -87,10 +88,10 @@ def _find_offer(state: State | None, ring: str | None, rollbacks: tuple[int, ...
     """The newest offer that is meant for the device."""
     if state is None or ring is None:
         return None
-    progress = state.candidate.rings.get(ring) if state.candidate else None
-    offer = progress.offer if progress else state.stable.get(ring)
-    back = state.rollback.offer if state.rollback else None
-    if back and back.sequence in rollbacks and (offer is None or back.sequence > offer.sequence):
+    offer = state.proof(ring) or state.kept(ring)
+    back, way = state.returning(), state.way_back
+    is_in_group = way is not None and way.group in rollbacks
+    if back and is_in_group and (offer is None or back.sequence > offer.sequence):
         return back
     return offer
 
@@ -123,7 +124,6 @@ def _report_execution(channel: Channel, execution: Execution) -> ExecutionReport
 def _explain(report: DeviceReport, seen: Snapshot) -> Iterator[str]:
     """What the report means, in sentences."""
     runs, should = report.reported, report.should_run
-    rollback = seen.state.rollback if seen.state else None
     if not report.ring:
         yield "it is in no ring of this stack, so no release reaches it"
     if runs is None:
@@ -135,13 +135,23 @@ def _explain(report: DeviceReport, seen: Snapshot) -> Iterator[str]:
     elif should and runs:
         why = _explain_difference(report.jobs, should)
         yield f"it runs {runs.version}, it should run {should.firmware.version}{why}"
-    for sequence in report.rollbacks:
-        does = f"{ROLLBACK}-{sequence} brings it back"
-        if rollback and rollback.offer.sequence == sequence:
-            verb = "brings" if rollback.done_at is None else "brought"
-            to = rollback.offer.firmware.version
-            does = f"{ROLLBACK}-{sequence} {verb} it back to {to}, after {rollback.failed} failed"
+    if seen.state:
+        yield from _explain_way_back(report, seen.state, seen.orders)
+
+
+def _explain_way_back(report: DeviceReport, state: State, orders: Orders) -> Iterator[str]:
+    back, good = state.way_back, state.last_good
+    for group in report.rollbacks:
+        does = f"{ROLLBACK}-{group} brings it back"
+        if back and good and back.group == group:
+            verb = "brings" if back.is_open else "brought"
+            does = f"{ROLLBACK}-{group} {verb} it back to {good.version}, from {back.failed}"
         yield f"it was exposed to a release that was taken back; {does}"
+    if back and back.is_open:
+        for waiver in orders.waived:
+            if waiver.thing == report.thing and waiver.group in (None, back.group):
+                by, why = one_line(waiver.order.by), one_line(waiver.order.why)
+                yield f"it need not come back, says {by}: {why}"
 
 
 def _explain_difference(jobs: tuple[ExecutionReport, ...], should: Offer) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cloud.channel import Channel
 from cloud.clients import AWS_ERRORS
-from ops.command import Command, Subparsers, add_changing_command, open_rings
+from ops.command import Command, Subparsers, add_changing_command
 from ops.errors import OpsError, explain
 from ops.render import describe_order
 from ops.snapshot import list_live_jobs
@@ -16,7 +16,7 @@ from ops.text import count_devices, one_line
 from rollout.names import OPERATOR_HALT, ROLLBACK, Names
 from rollout.observed import Job
 from rollout.orders import Order
-from rollout.state import State
+from rollout.state import Phase, State
 from rollout.trust import UntrustedState
 
 
@@ -31,8 +31,12 @@ def halt(command: Command) -> None:
     order = command.ask_order(_describe_halt(command))
     problems = []
     try:
-        if not command.channel.orders().problem:
-            command.write_order(order, lambda now, new: replace(now, halted=now.halted or new))
+        # what cannot be read is replaced: the brake must not wait for whoever mends it
+        command.write_order(
+            order,
+            lambda now, new: replace(now, halted=now.halted or new),
+            replace_unreadable=True,
+        )
     except AWS_ERRORS as error:
         problems.append(f"control.json could not be written: {explain(error)}")
     except OpsError as error:
@@ -53,8 +57,9 @@ def _describe_halt(command: Command) -> list[str]:
         file = command.channel.orders()
         if file.problem:
             lines = [
-                f"control.json is unreadable ({one_line(file.problem)}),",
-                "which the controller takes for a halt; it stays as it is.",
+                *lines,
+                f"Replaces control.json, which is unreadable ({one_line(file.problem)}):",
+                "every order in it is lost, approvals too (the bucket keeps the old version).",
             ]
         elif file.orders.halted:
             lines = [
@@ -117,22 +122,23 @@ def _cancel_unproved_jobs(channel: Channel, order: Order) -> None:
 
 def choose_jobs_to_cancel(channel: Channel, live: list[str], state: State | None) -> list[str]:
     """The live jobs that a halt ends: those known, or without a state suspected, to carry what
-    nobody has proved."""
+    nobody has proved, and those that others made under the channel's prefix."""
+    foreign = channel.unknown_jobs(reversed(live), ()).foreign
     if state:
         unproved = list_unproved_jobs(state, channel.names)
     else:
-        unproved = guess_unproved_jobs(live, channel.jobs.get_all(live), channel.names)
-    return [name for name in live if name in unproved]
+        ours = [name for name in live if name not in foreign]
+        unproved = guess_unproved_jobs(ours, channel.jobs.get_all(ours), channel.names)
+    return [name for name in live if name in unproved | foreign]
 
 
 def list_unproved_jobs(state: State, names: Names) -> set[str]:
-    """Jobs that carry what nobody has proved: the candidate's open rings', and those of releases
-    that were dropped."""
-    rings = open_rings(state.candidate)
+    """Jobs that carry what nobody has proved: the candidate's in rings that have not passed, and
+    those of releases that were dropped."""
     return {
-        *(names.job(ring, progress.offer.sequence) for ring, progress in rings.items()),
-        *state.exposing_jobs,
-        *(state.rollback.exposing_jobs if state.rollback else ()),
+        names.job(offer.ring, offer.sequence)
+        for offer in state.offers
+        if offer.aim == "prove" and offer.phase is not Phase.PASSED
     }
 
 

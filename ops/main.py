@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 import forecast.cli
 from cloud.clients import AWS_ERRORS
-from ops import approve, device, halt, pause, resume, retry, rollback, status
+from ops import (
+    approve,
+    device,
+    halt,
+    pardon,
+    pause,
+    resume,
+    retry,
+    rollback,
+    status,
+    waive,
+)
 from ops.errors import OpsError, explain
 from ops.stack import add_stack_arguments
 
@@ -50,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(error_code=REFUSED)
     add_stack_arguments(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (pause, resume, approve, halt, rollback, retry, status, device, forecast.cli):
+    changing = (pause, resume, approve, halt, rollback, retry, pardon, waive)
+    for command in (*changing, status, device, forecast.cli):
         command.add_parser(commands)
     return parser

@@ -8,17 +8,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cloud.preflight import Obstacle
 from ops.device_report import DeviceReport, ExecutionReport
+from ops.exposures import ExposureReport, WayBackReport
 from ops.failures import FailureReport
-from ops.report import (
-    FINE,
-    NEEDED,
-    AlarmReport,
-    ControllerReport,
-    Report,
-    RingReport,
-    RollbackReport,
-)
+from ops.preflight_report import PreflightReport, RingCheckReport
+from ops.report import UNKNOWN, AlarmReport, ControllerReport, Report, RingReport
 from ops.text import (
     count_devices,
     describe_firmware,
@@ -28,9 +23,10 @@ from ops.text import (
     format_until,
     one_line,
 )
-from rollout.observed import Counts
+from rollout.observed import Counts, Returning
 from rollout.orders import Order, Orders
-from rollout.state import Event, Waiting
+from rollout.state import Event, RingPhase
+from rollout.waiting import Urgency, Waiting
 
 BAR = 20
 """Characters of a ring's bar, and up to one more for each kind of which there are few."""
@@ -44,8 +40,26 @@ STATUSES = (
 )
 """Field of Counts, its name, its mark in a bar, the mark where the terminal has only ASCII, its
 colour."""
-VERDICTS = {FINE: ("Fine: nobody is needed.", "green"), NEEDED: ("A person is needed:", "bold red")}
+VERDICTS: dict[Urgency, tuple[str, str]] = {
+    "none": ("Fine: nobody is needed.", "green"),
+    "today": ("A person is needed:", "bold red"),
+    "now": ("A person is needed NOW, devices run firmware that is not good:", "bold red"),
+}
 UNKNOWN_VERDICT = ("Cannot tell: the controller has not run yet.", "yellow")
+MEASURES = {
+    "failing": "{have} of {out_of} that began failed or timed out, the ring fails at {needed}",
+    "coverage": "{have} of {out_of} have finished, it needs {needed}",
+    "minimum-succeeded": "{have} of {out_of} have succeeded, it needs {needed}",
+    "success": "{have} of {out_of} that began have succeeded, it needs {needed}",
+}
+"""A ring's figure beside what its gate asks of it, by the name of the measure."""
+
+OBSTACLES = {
+    Obstacle.GROUPS: "it is in ten thing groups already: take it out of one",
+    Obstacle.CERTIFICATE: "its thing has no certificate: attach one",
+    Obstacle.POLICY: "no certificate of it has a policy: attach the device policy",
+}
+"""Why a device could not go back, and what mends it."""
 
 
 def is_ascii_only(console: Console) -> bool:
@@ -57,8 +71,9 @@ def is_ascii_only(console: Console) -> bool:
 
 def render_status(report: Report, *, ascii_only: bool) -> RenderableType:
     """The whole report."""
-    title = f"Channel {report.channel} of {report.fleet} ({report.region})"
-    verdict, style = VERDICTS.get(report.code, UNKNOWN_VERDICT)
+    title = f"Channel {report.channel} of {report.fleet} ({report.region}): {report.phase}"
+    is_told = report.code != UNKNOWN
+    verdict, style = VERDICTS[report.urgency] if is_told else UNKNOWN_VERDICT
     parts: list[RenderableType] = [
         Text.assemble((title, "bold"), f", {format_time(report.at)}"),
         Text(verdict, style=style),
@@ -70,7 +85,12 @@ def render_status(report: Report, *, ascii_only: bool) -> RenderableType:
     ]
     for heading, lines in (
         ("Gates", _describe_gates(report)),
-        ("Rollback", _describe_rollback(report.rollback, report.at)),
+        ("Rollback", _describe_way_back(report.way_back, report.at)),
+        (
+            "Devices on firmware that is neither good nor being proved",
+            map(describe_exposure, report.exposures),
+        ),
+        ("Devices that could not go back", _describe_preflight(report.preflight, report.at)),
         ("Orders in control.json", _describe_orders(report.orders, report.orders_problem)),
         ("Why devices fail", _describe_failures(report.failures)),
         ("Alarms", map(_describe_alarm, report.alarms)),
@@ -189,49 +209,88 @@ def _describe_controller(controller: ControllerReport, now: float) -> str:
 def _describe_gates(report: Report) -> Iterator[str]:
     """Of the rings that are measured now."""
     for ring in report.rings:
-        if ring.phase == "proving":
+        if ring.phase is RingPhase.PROVING:
             yield from _describe_gate(ring, report.at)
 
 
 def _describe_gate(ring: RingReport, now: float) -> Iterator[str]:
-    gate, limit, counts = ring.gate, ring.gate.failure_limit, ring.counts or Counts()
-    finished, succeeded, failing = (
-        "nothing yet" if percent is None else f"{percent:g} %"
-        for percent in (ring.finished_percent, ring.succeeded_percent, ring.failing_percent)
-    )
-    yield (
-        f"{ring.name}: finished {finished} of at least {gate.coverage_percent:g} %,"
-        f" succeeded {succeeded} of at least {gate.success_percent:g} %"
-        f" and {counts.succeeded} of at least {gate.minimum_succeeded}"
-    )
-    soak = "the soak is over"
+    gate = ring.gate
+    yield f"{ring.name}:"
+    for one in ring.measures:
+        needed = "no number of these" if one.needed is None else one.needed
+        yield "  " + MEASURES[one.name].format(have=one.have, out_of=one.out_of, needed=needed)
     if ring.soak_ends_at is None:
-        soak = f"the soak of {format_duration(gate.soak_minutes * 60)} has not begun"
+        yield f"  the soak of {format_duration(gate.soak_minutes * 60)} has not begun"
     elif ring.soak_ends_at > now:
-        soak = f"soaks {format_until(ring.soak_ends_at, now)}"
-    yield (
-        f"  fails above {limit.percent:g} % failed or timed out, once {limit.minimum} have"
-        f" finished: now {failing}; {soak}"
-    )
+        yield f"  soaks {format_until(ring.soak_ends_at, now)}"
+    else:
+        yield "  the soak is over"
     if gate.approval:
         yield f"  needs an approval: {'given' if ring.is_approved else 'not given yet'}"
     if ring.deadline_at:
         yield f"  deadline {format_time(ring.deadline_at)}"
 
 
-def _describe_rollback(rollback: RollbackReport | None, now: float) -> Iterator[str]:
-    if rollback is None:
+def _describe_way_back(back: WayBackReport | None, now: float) -> Iterator[str]:
+    if back is None:
         return
-    to = describe_firmware(rollback.offer.firmware)
-    yield f"{rollback.failed} was taken back to {to}: {one_line(rollback.reason)}"
-    ended = f"ended {format_since(rollback.done_at, now)}" if rollback.done_at else "runs"
-    yield f"began {format_since(rollback.started_at, now)}; {ended}"
-    yield f"exposed devices: {describe_counts(rollback.exposed)}"
-    if rollback.whole_rings:
-        rings, back = ", ".join(rollback.whole_rings), count_devices(rollback.returned)
-        yield f"whole rings that go back: {rings}; in all {back} are back"
-    if rollback.failing:
-        yield f"FAILED on {count_devices(rollback.failing)}"
+    yield f"{back.failed} was taken back to {describe_firmware(back.to)}: {one_line(back.reason)}"
+    ended = f"ended {format_since(back.done_at, now)}" if back.done_at else "runs"
+    yield f"began {format_since(back.started_at, now)}; {ended}"
+    if back.returning is None:
+        return
+    yield f"group {back.group_name}, from {', '.join(one.job for one in back.sources)}"
+    yield _describe_returning(back.returning)
+    if back.job:
+        yield f"job {back.job}: {describe_counts(back.counts)}"
+    for thing, code in back.returning.refusals.items():
+        yield f"AWS would not have {one_line(thing)} in the group: {one_line(code)}"
+    for problem in back.returning.problems:
+        yield f"problem: {one_line(problem)}"
+    if back.left_behind:
+        yield f"FAILED on {count_devices(back.left_behind)}"
+
+
+def _describe_returning(returning: Returning) -> str:
+    """How far a way back has come."""
+    numbers = (
+        (returning.exposed, "exposed"),
+        (returning.placed, "placed in the group"),
+        (returning.back, "back"),
+        (returning.refused, "refused by AWS"),
+        (returning.gone, "gone"),
+        (returning.waived + returning.open_waived, "waived"),
+    )
+    words = ", ".join(f"{number} {name}" for number, name in numbers if number)
+    rest = "" if returning.is_complete else "; not everybody is known or placed yet"
+    return f"devices: {words or 'none known yet'}{rest}"
+
+
+def describe_exposure(one: ExposureReport) -> str:
+    devices = "an unknown number of devices" if one.devices is None else count_devices(one.devices)
+    standing = f" ({one.standing})" if one.standing else ""
+    return f"{one.version}{standing}: {devices} of {', '.join(one.rings)} began it; {one.then}"
+
+
+def _describe_preflight(preflight: PreflightReport | None, now: float) -> Iterator[str]:
+    if preflight is None:
+        return
+    for ring in preflight.rings:
+        yield _describe_ring_check(ring, now)
+    for one in preflight.named:
+        looked = f"looked at {format_since(one.at, now)}"
+        yield f"{one_line(one.thing)} ({one.ring}): {OBSTACLES[one.why]}; {looked}"
+    if more := preflight.devices - len(preflight.named):
+        yield f"and {more} more"
+
+
+def _describe_ring_check(ring: RingCheckReport, now: float) -> str:
+    """How many were found, of how many, and when."""
+    ended = f"ended {format_since(ring.ended_at, now)}" if ring.ended_at else "goes on"
+    skipped = f", {ring.skipped} of these could not be looked at" if ring.skipped else ""
+    problem = f"; {one_line(ring.problem)}" if ring.problem else ""
+    began = f"the look at {count_devices(ring.looked)} began {format_since(ring.began_at, now)}"
+    return f"{ring.ring}: {ring.devices} known; {began}, {ended}{skipped}{problem}"
 
 
 def _describe_orders(orders: Orders, problem: str | None) -> Iterator[str]:
@@ -253,6 +312,11 @@ def _describe_orders(orders: Orders, problem: str | None) -> Iterator[str]:
     if orders.rollback:
         digest = one_line(orders.rollback.sha256)[:12]
         yield f"rollback of {digest}... {describe_order(orders.rollback.order)}"
+    if orders.pardon:
+        digest = one_line(orders.pardon.sha256)[:12]
+        yield f"pardon of {digest}... {describe_order(orders.pardon.order)}"
+    for waiver in orders.waived:
+        yield f"{one_line(waiver.thing)} need not come back {describe_order(waiver.order)}"
 
 
 def _describe_failures(failures: FailureReport) -> Iterator[str]:
@@ -281,7 +345,8 @@ def render_device(report: DeviceReport, now: float) -> RenderableType:
     ]
     if runs:
         at = f", reported {format_since(runs.at, now)}" if runs.at else ""
-        about = f"sequence {runs.sequence}, hardware {runs.hardware}{at}"
+        contract = f", contract {runs.contract}" if runs.contract else ""
+        about = f"sequence {runs.sequence}, hardware {runs.hardware}{contract}{at}"
         lines.append(Text(f"Runs        {describe_firmware(runs)}, {about}"))
     if should:
         lines.append(

@@ -11,42 +11,33 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cloud.channel import Channel
+from ops.exposures import (
+    ExposureReport,
+    WayBackReport,
+    own_job,
+    report_exposures,
+    report_way_back,
+)
 from ops.failures import FailureReport, FailureSampler
+from ops.preflight_report import PreflightReport, report_preflight
+from ops.rehearsal import begin_run
 from ops.snapshot import Snapshot, take_snapshot
 from ops.stack import Stack
-from ops.text import format_duration, one_line
-from rollout.gates import count_rollback_failures, rollback_jobs
-from rollout.names import ROLLBACK, SILENT_MINUTES
-from rollout.observed import Alarm, Counts, Job, Observed
+from ops.text import count_devices, format_duration, one_line
+from rollout.gates import Measure, find_deadline, find_soak_end, measure
+from rollout.go_back import Fate
+from rollout.names import SILENT_MINUTES
+from rollout.observed import Alarm, Counts, Job
 from rollout.orders import Orders, is_approved
 from rollout.release import Firmware, Manifest, RingPlan
-from rollout.state import NEEDS_A_PERSON, Event, Offer, Progress, Rollback, State, Waiting
+from rollout.state import ChannelPhase, Event, Offer, Phase, RingPhase, State
 from rollout.version import Version
+from rollout.waiting import WAITS, Urgency, Waiting, needs_a_person
 
 FINE, NEEDED, UNKNOWN = 0, 1, 2
 """Exit codes of `status`: fine, a person is needed, cannot be told."""
-
-Phase = Literal["waiting", "proving", "withdrawn", "passed", "last good", "going back", "no job"]
-"""Of a ring."""
-ENDS_WHEN = {
-    "nothing": "a new release is deployed",
-    "settling": "AWS has created the job and told every device of it; by itself",
-    "coverage": "enough devices have finished: offline ones come back, or the deadline comes",
-    "success": "enough of the devices that began have succeeded, or the ring fails",
-    "minimum-succeeded": "enough devices have succeeded",
-    "soak": "the soak is over and the ring has stayed healthy; by itself",
-    "alarms": "the alarm is OK again; see why it is not",
-    "approval": "a person approves: `approve RING`",
-    "deadline": "the ring meets its gate after all; or `retry RING`, `rollback`, or a new release",
-    "paused": "a person resumes: `resume`, or rollout.paused in the stack file",
-    "halted": "a person resumes: `resume`, or rollout.halted in the stack file",
-    "window": "the window opens; by itself",
-    "refused": "the stack file names a release that is acceptable",
-    "image": "the image is in the bucket again: deploy it anew",
-    "rollback": "every exposed device has reported back; by itself",
-    "rollback-failed": "the devices are mended; then `retry rollback`",
-}
-"""By the kind of waiting: what ends it."""
+URGENCIES: tuple[Urgency, ...] = ("now", "today", "none")
+"""The order in which needs are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +52,18 @@ class ReleaseReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RingReport(RingPlan):
-    """A ring and its gate, as released, beside what has come of it. A percentage is None as long as
-    there are no devices, a time before it has come about."""
+    """A ring and its gate, as released, beside what has come of it. A time is None before it has
+    come about."""
 
-    phase: Phase
+    phase: RingPhase
     version: Version | None = None
     job: str | None = None
     job_status: str | None = None
     counts: Counts | None = None
     """Devices of the ring's job; None where there is none."""
-    finished_percent: float | None = None
-    """Of the ring's devices."""
-    succeeded_percent: float | None = None
-    """Of those that began."""
-    failing_percent: float | None = None
-    """Failed or timed out, of those that finished."""
+    measures: tuple[Measure, ...] = ()
+    """Where the candidate is or was offered: the ring's figures beside what its gate asks of
+    them."""
     is_approved: bool
     started_at: float | None = None
     soak_ends_at: float | None = None
@@ -90,20 +78,6 @@ class AlarmReport:
     """Its state and since when; None where there is no such alarm, which holds a ring, too."""
     gate_action: Literal["hold", "rollback"] | None = None
     """What it does where a gate watches it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RollbackReport(Rollback):
-    """The last rollback, and how far it has come."""
-
-    whole_rings: tuple[str, ...]
-    """Rings that had passed: they go back as a whole."""
-    exposed: Counts | None = None
-    """Counts of the job that brings exposed devices back."""
-    returned: int
-    """Devices that are back, those of whole rings too."""
-    failing: int
-    """Devices that could not go back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +108,16 @@ class Report:
     code: int = UNKNOWN
     """The exit code of `status`."""
     needs: tuple[str, ...] = ()
-    """Why a person is needed, and what they can do."""
+    """Why a person is needed, and what they can do; the most urgent first. With the urgency `none`
+    it is what to mend before the next release."""
+    urgency: Urgency = "none"
+    """How urgently: `today` the release stands still, `now` devices run firmware that is not
+    good."""
     channel: str
     fleet: str
     """The fleet's thing group."""
     region: str
+    phase: ChannelPhase
     release: ReleaseReport | None = None
     manifest: Manifest | None = None
     """release.json as it stands: what the stack file released last."""
@@ -155,7 +134,11 @@ class Report:
     """The stack's own, and those that gates name."""
     last_good: Firmware | None = None
     previous_good: Firmware | None = None
-    rollback: RollbackReport | None = None
+    way_back: WayBackReport | None = None
+    exposures: tuple[ExposureReport, ...] = ()
+    """Devices on firmware that is neither good nor being proved."""
+    preflight: PreflightReport | None = None
+    """Devices that could not go back; None where nothing was looked at yet."""
     halt: HaltReport | None = None
     orders: Orders
     """control.json as it stands."""
@@ -181,15 +164,17 @@ class Reporter:
         state, orders_problem = seen.state or State(), seen.orders_file.problem
         jobs = self._channel.jobs.get_all(self._list_jobs(state))
         current = state.candidate.manifest if state.candidate else manifest
-        unknown = tuple(RingPlan(name=ring, percent=0.0) for ring in state.stable)
-        plans = current.rings if current else unknown
+        kept = dict.fromkeys(offer.ring for offer in state.wanted("keep"))
+        plans = current.rings if current else tuple(RingPlan(name=r, percent=0.0) for r in kept)
         last_run = self._channel.cloudwatch.last_run(now)
         waiting, ends_when = _find_waiting(seen)
+        run = begin_run(seen, state, manifest, self._names)
         report = Report(
             at=now,
             channel=self._stack.channel_name,
             fleet=self._stack.fleet_group_name,
             region=self._stack.region,
+            phase=ChannelPhase.HALTED if seen.untrusted else state.channel_phase,
             release=_report_release(state),
             manifest=manifest,
             manifest_problem=one_line(problem) if problem else None,
@@ -200,7 +185,9 @@ class Reporter:
             alarms=self._report_alarms(plans),
             last_good=state.last_good,
             previous_good=state.previous_good,
-            rollback=self._report_rollback(state, jobs, now),
+            way_back=report_way_back(self._channel, state, jobs, now),
+            exposures=tuple(report_exposures(run, jobs)),
+            preflight=report_preflight(self._channel),
             halt=self._report_halt(seen),
             orders=seen.orders,
             orders_problem=one_line(orders_problem) if orders_problem else None,
@@ -212,51 +199,47 @@ class Reporter:
                 state_changed=seen.changed_at,
             ),
         )
-        needs = tuple(_list_needs(report, self._stack))
-        code = NEEDED if needs else FINE if seen.state else UNKNOWN
-        return replace(report, needs=needs, code=code)
+        needs = sorted(_list_needs(report, self._stack), key=lambda need: URGENCIES.index(need[0]))
+        urgency: Urgency = needs[0][0] if needs else "none"
+        code = NEEDED if urgency != "none" else FINE if seen.state else UNKNOWN
+        return replace(report, needs=tuple(text for _, text in needs), urgency=urgency, code=code)
+
+    def _job(self, offer: Offer) -> str:
+        return self._names.job(offer.ring, offer.sequence)
 
     def _list_jobs(self, state: State) -> list[str]:
-        """The jobs that the state names and that matter to the report."""
-        offers = list(state.stable.items())
-        if state.candidate:
-            offers += [(ring, progress.offer) for ring, progress in state.candidate.rings.items()]
-        exposing = list(state.exposing_jobs)
-        if state.rollback:
-            offers.append((ROLLBACK, state.rollback.offer))
-            exposing += state.rollback.exposing_jobs
-        return [*(self._names.job(ring, offer.sequence) for ring, offer in offers), *exposing]
+        """The jobs whose counts the state does not know for good."""
+        is_known = {o.sequence for o in state.offers if o.phase is Phase.ENDED and o.final}
+        return [self._job(o) for o in state.offers if o.sequence not in is_known]
 
     def _report_ring(
         self, plan: RingPlan, state: State, orders: Orders, jobs: Mapping[str, Job]
     ) -> RingReport:
-        candidate = state.candidate
-        progress = candidate.rings.get(plan.name) if candidate else None
-        offer = progress.offer if progress else state.stable.get(plan.name)
-        name = self._names.job(plan.name, offer.sequence) if offer else None
+        candidate, gate = state.candidate, plan.gate
+        proof = state.proof(plan.name) or state.withdrawn(plan.name)
+        offer = proof or state.kept(plan.name)
+        name = self._job(offer) if offer else None
         job = jobs.get(name) if name else None
-        counts = job.counts if job else Counts()
+        counts = job.counts if job else offer.final if offer else None
         report = RingReport(
             **vars(plan),
-            phase=_find_phase(state, progress, offer),
+            phase=state.ring_phase(plan.name),
             version=offer.firmware.version if offer else None,
             job=name,
             job_status=job.status if job else None,
-            counts=job.counts if job else None,
-            finished_percent=_percent(counts.finished, counts.size),
-            succeeded_percent=_percent(counts.succeeded, counts.began),
-            failing_percent=_percent(counts.failing, counts.finished),
+            counts=counts,
             is_approved=bool(candidate and is_approved(candidate.manifest, orders, plan.name)),
         )
-        if progress is None:
+        if proof is None:
             return report
-        healthy, deadline = progress.healthy_since, plan.gate.deadline_minutes
+        healthy = proof.healthy_since
         return replace(
             report,
-            started_at=progress.started_at,
-            soak_ends_at=None if healthy is None else healthy + plan.gate.soak_minutes * 60,
-            deadline_at=None if deadline is None else progress.started_at + deadline * 60,
-            passed_at=progress.passed_at,
+            measures=tuple(measure(gate, counts or Counts(), limit=proof.limit)),
+            started_at=proof.made_at,
+            soak_ends_at=None if healthy is None else find_soak_end(gate, healthy),
+            deadline_at=find_deadline(gate, proof),
+            passed_at=proof.passed_at,
         )
 
     def _report_alarms(self, plans: tuple[RingPlan, ...]) -> tuple[AlarmReport, ...]:
@@ -269,23 +252,6 @@ class Reporter:
             for name in names
         )
 
-    def _report_rollback(
-        self, state: State, jobs: Mapping[str, Job], now: float
-    ) -> RollbackReport | None:
-        rollback, observed = state.rollback, Observed(jobs=jobs)
-        if rollback is None:
-            return None
-        sequence = rollback.offer.sequence
-        own = jobs.get(self._names.job(ROLLBACK, sequence))
-        carrying = rollback_jobs(rollback, state.stable, observed, self._names)
-        return RollbackReport(
-            **vars(rollback),
-            whole_rings=tuple(r for r, one in state.stable.items() if one.sequence == sequence),
-            exposed=own.counts if own else None,
-            returned=sum(job.counts.succeeded for job in carrying),
-            failing=count_rollback_failures(state, observed, self._names, now),
-        )
-
     def _report_halt(self, seen: Snapshot) -> HaltReport | None:
         end, halt = self._stack.command("resume"), seen.state.halt if seen.state else None
         if seen.untrusted:
@@ -293,55 +259,33 @@ class Reporter:
         return HaltReport(id=halt.id, why=one_line(halt.why), at=halt.at, end=end) if halt else None
 
     def _list_failed(self, state: State, jobs: Mapping[str, Job]) -> Iterator[tuple[str, str, int]]:
-        """Where devices failed: job, status and number, of the candidate and of the last rollback
-        with what it took back."""
-        rings = state.candidate.rings if state.candidate else {}
-        names = [self._names.job(ring, progress.offer.sequence) for ring, progress in rings.items()]
-        back = state.rollback and self._names.job(ROLLBACK, state.rollback.offer.sequence)
-        if state.rollback and back:
-            names += [back, *state.rollback.exposing_jobs]
-        for name in dict.fromkeys([*names, *state.exposing_jobs]):
-            counts = jobs[name].counts if name in jobs else Counts()
+        """Where devices failed: job, status and number, of every offer that still matters."""
+        back = own_job(self._channel, state)
+        for offer in state.offers:
+            name = self._job(offer)
+            counts = (jobs[name].counts if name in jobs else offer.final) or Counts()
             yield name, "FAILED", counts.failed
             yield name, "TIMED_OUT", counts.timed_out
-            if name == back:  # whoever is in a rollback's group has to come back
+            if name == back:  # whoever is in a way back's group has to come back
                 yield name, "REJECTED", counts.rejected
-
-
-def _find_phase(state: State, progress: Progress | None, offer: Offer | None) -> Phase:
-    if progress:
-        if progress.passed_at is not None:
-            return "passed"
-        return "withdrawn" if progress.withdrawn else "proving"
-    if state.candidate:
-        return "waiting"
-    if offer is None:
-        return "no job"
-    rollback = state.rollback
-    if rollback and rollback.done_at is None and rollback.offer.sequence == offer.sequence:
-        return "going back"
-    return "last good"
-
-
-def _percent(part: int, whole: int) -> float | None:
-    return round(part * 100 / whole, 1) if whole else None
 
 
 def _report_release(state: State) -> ReleaseReport | None:
     if state.candidate:
-        rings = state.candidate.rings.values()
+        firmware = state.candidate.firmware
+        offers = [o for o in state.offers if o.aim == "prove" and o.sha256 == firmware.sha256]
         return ReleaseReport(
-            firmware=state.candidate.firmware,
+            firmware=firmware,
             phase="proving",
-            sequence=max((progress.offer.sequence for progress in rings), default=None),
-            since=min((progress.started_at for progress in rings), default=None),
+            sequence=max((offer.sequence for offer in offers), default=None),
+            since=min((offer.made_at for offer in offers), default=None),
         )
     good = state.last_good
     if good is None:
         return None
     events = (event for event in state.decisions if event.what == "last-good")
     passed = [event.at for event in events if event.version == good.version]
-    offers = [one for one in state.stable.values() if one.firmware.sha256 == good.sha256]
+    offers = [offer for offer in state.wanted("keep") if offer.sha256 == good.sha256]
     return ReleaseReport(
         firmware=good,
         phase="last good",
@@ -359,22 +303,62 @@ def _find_waiting(seen: Snapshot) -> tuple[Waiting, str]:
     else:
         first_run = Waiting(kind="nothing", text="the controller's first run")
         return first_run, "the controller has run: within a minute of the deployment"
-    return waiting, ENDS_WHEN[waiting.kind]
+    return waiting, WAITS[waiting.kind].ends_when
 
 
-def _list_needs(report: Report, stack: Stack) -> list[str]:
-    """Why a person is needed, and what they can do; empty when nobody is."""
-    waiting, controller, needs = report.waiting, report.controller, []
+def _list_needs(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
+    """Why a person is needed, how urgently, and what they can do; nothing when nobody is."""
+    needs = [
+        *_list_stranded(report, stack),
+        *_list_holds(report, stack),
+        *_list_waits(report, stack),
+        *_list_silence(report, stack),
+    ]
+    waiting = report.waiting
+    if not needs and needs_a_person(waiting.kind):
+        # the order is gone, the controller has yet to notice
+        text = f"at the controller's last run: {waiting.text}"
+        needs.append((WAITS[waiting.kind].urgency, text))
+    yield from needs
+    yield from _list_unreturnable(report)
+
+
+def _list_unreturnable(report: Report) -> Iterator[tuple[Urgency, str]]:
+    """Devices that could not go back: to be mended while a release is out, else before the next."""
+    if report.preflight and report.preflight.devices:
+        is_out = report.release is not None and report.release.phase == "proving"
+        what = f"{count_devices(report.preflight.devices)} could not go back if a release failed"
+        if is_out:
+            yield "today", f"{what}, and one is out: mend what stands below"
+        else:
+            yield "none", f"{what}: mend what stands below before the next one"
+
+
+def _list_stranded(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
+    """Devices that run firmware that is not good, and do not come back by themselves."""
+    back = report.way_back
+    if back and back.left_behind:
+        retry, waive = stack.command("retry rollback"), stack.command("waive THING")
+        yield (
+            "now",
+            f"the rollback failed on {count_devices(back.left_behind)}: see the reasons, mend them,"
+            f" then `{retry}`; `{waive}` for one that is lost",
+        )
+    for one in report.exposures:
+        if one.fate is Fate.STAYS and one.standing == "refused":
+            devices = "devices" if one.devices is None else count_devices(one.devices)
+            what = f"{devices} of {', '.join(one.rings)} began {one.version}, which is refused"
+            yield "now", f"{what}, and there is no way back: release a newer version"
+
+
+def _list_holds(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
+    """What a person holds, or what stands still until one looks."""
     resume = f"`{stack.command('resume')}`"
-    if report.rollback and report.rollback.failing:
-        retry = stack.command("retry rollback")
-        failed = f"the rollback failed on {report.rollback.failing} devices"
-        needs.append(f"{failed}: see the reasons, mend them, then `{retry}`")
     if report.halt:
-        needs.append(f"halted: {report.halt.why}; {resume} ends it")
+        yield "today", f"halted: {report.halt.why}; {resume} ends it"
     if report.orders_problem:
         renew = f"`{stack.command('resume --replace')}` writes a new one"
-        needs.append(f"control.json is unreadable, which counts as a halt: {renew}")
+        yield "today", f"control.json is unreadable, which counts as a halt: {renew}"
     orders, manifest = report.orders, report.manifest
     for word, what, order, is_in_file in (
         ("halted", "halt", orders.halted, manifest and manifest.halted),
@@ -382,22 +366,32 @@ def _list_needs(report: Report, stack: Stack) -> list[str]:
     ):
         if order:
             given = f"by {one_line(order.by)}: {one_line(order.why)}"
-            needs.append(f"{word} {given}; {resume} ends the {what}")
+            yield "today", f"{word} {given}; {resume} ends the {what}"
         if is_in_file:
             change = f"rollout.{word} is true there; set it to false and deploy"
-            needs.append(f"the stack file holds the rollout: {change}")
+            yield "today", f"the stack file holds the rollout: {change}"
+
+
+TOLD_OTHERWISE = frozenset({"halted", "paused", "rollback-failed", "no-way-back"})
+"""Kinds of waiting for which more is known than what the controller last said."""
+
+
+def _list_waits(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
+    waiting = report.waiting
+    urgency = WAITS[waiting.kind].urgency
     if waiting.kind == "approval":
-        needs.append(f"{waiting.text}: `{stack.command(f'approve {waiting.ring}')}`")
-    elif waiting.kind in NEEDS_A_PERSON - {"halted", "paused", "rollback-failed"}:
-        needs.append(f"{waiting.text}; it ends when {report.ends_when}")
+        yield urgency, f"{waiting.text}: `{stack.command(f'approve {waiting.ring}')}`"
+    elif needs_a_person(waiting.kind) and waiting.kind not in TOLD_OTHERWISE:
+        yield urgency, f"{waiting.text}; it ends when {report.ends_when}"
+
+
+def _list_silence(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
+    controller = report.controller
     if controller.is_silent and (report.live_jobs or controller.state_changed):
         last = controller.last_run
         silence = format_duration(report.at - last) if last else "an hour or more"
-        needs.append(
+        yield (
+            "today",
             f"the controller has not run for {silence}, so no gate is kept: read its log;"
-            f" `{stack.command('halt')}` works"
+            f" `{stack.command('halt')}` works",
         )
-    if not needs and waiting.kind in NEEDS_A_PERSON:
-        # the order is gone, the controller has yet to notice
-        needs.append(f"at the controller's last run: {waiting.text}")
-    return needs

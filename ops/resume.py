@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ops.command import Command, Subparsers, add_changing_command, open_rings
+from ops.command import Command, Subparsers, add_changing_command, open_offers
 from ops.errors import OpsError
 from ops.render import describe_order
 from ops.snapshot import Snapshot, take_snapshot
@@ -13,7 +13,7 @@ from ops.text import describe_firmware, one_line
 from rollout.names import OPERATOR_HALT
 from rollout.orders import Order, Orders, ResumeOrder
 from rollout.release import Manifest
-from rollout.state import Candidate
+from rollout.state import Candidate, RingPhase, State
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -64,7 +64,7 @@ def resume(command: Command, *, replace_unreadable: bool) -> None:
         say(*(lines or [nothing]), *notes)
         return
     if snapshot.state and snapshot.state.candidate:
-        lines += _describe_going_on(command, snapshot.state.candidate)
+        lines += _describe_going_on(command, snapshot.state, snapshot.state.candidate)
 
     def change(now: Orders, order: Order) -> Orders:
         if (now.paused, now.halted) != (seen.paused, seen.halted):
@@ -91,26 +91,28 @@ def _describe_halt_end(
         then = f"{firmware} starts as new at ring {first}"
     return [
         f"Starts afresh, {halt_id}: {one_line(untrusted.why)}.",
-        "The controller forgets what was last good, what it refused and which devices were",
-        "exposed: it knows no way back.",
-        f"Every live job of the channel is cancelled ({len(snapshot.live_jobs)});",
-        f"what devices have begun goes on. Then {then}.",
+        "The controller keeps what signed documents prove: the newest earlier state.json that can",
+        "be believed, and the digests that ways back refuse. What it did after that it forgets.",
+        f"Of the {len(snapshot.live_jobs)} live job(s) of the channel those that this does not",
+        f"know are cancelled; what devices have begun goes on. Then {then}.",
     ]
 
 
-def _describe_going_on(command: Command, candidate: Candidate) -> list[str]:
+def _describe_going_on(command: Command, state: State, candidate: Candidate) -> list[str]:
     """What happens to the candidate, ring by ring."""
     names, firmware = command.channel.names, describe_firmware(candidate.firmware)
-    lines = []
-    for ring, progress in open_rings(candidate).items():
-        job = command.channel.jobs.get(names.job(ring, progress.offer.sequence))
-        ended = job if job and not job.is_live else None
-        if progress.withdrawn or (ended and ended.reason == OPERATOR_HALT):
-            lines.append(f"{firmware} is offered to ring {ring} again, under a new sequence.")
-        elif ended:
+    lines = [
+        f"{firmware} is offered to ring {ring.name} again, under a new sequence."
+        for ring in candidate.manifest.rings
+        if state.ring_phase(ring.name) is RingPhase.WITHDRAWN
+    ]
+    for offer in open_offers(state):
+        job = command.channel.jobs.get(names.job(offer.ring, offer.sequence))
+        if job and not job.is_live:
+            by = "by `ops halt`" if job.reason == OPERATOR_HALT else "by hand"
             resume = command.stack.command("resume")
             lines += [
-                f"The job of ring {ring} was cancelled by hand, which the controller has yet to",
+                f"The job of ring {offer.ring} was cancelled {by}, which the controller has yet to",
                 f"see: it will halt, and `{resume}` is needed once more.",
             ]
     return lines or [f"{firmware} goes on where it stands."]

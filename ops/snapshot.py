@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cloud.channel import Channel, OrdersFile
@@ -35,16 +36,18 @@ class Snapshot:
 
 def list_live_jobs(channel: Channel) -> list[str]:
     """The ids of the channel's jobs that are not over, the newest offer first."""
-    names = channel.names
-    return sorted(channel.jobs.live(), key=lambda job: (-(names.job_sequence(job) or 0), job))
+    return _newest_first(channel, channel.jobs.live())
+
+
+def _newest_first(channel: Channel, jobs: Iterable[str]) -> list[str]:
+    return sorted(jobs, key=lambda job: (-(channel.names.job_sequence(job) or 0), job))
 
 
 def take_snapshot(channel: Channel) -> Snapshot:
-    live = list_live_jobs(channel)  # first: the state is measured against them
-    seen = Snapshot(live_jobs=live, orders_file=channel.orders())
+    live = channel.jobs.live()  # first: the state is measured against them
+    seen = Snapshot(live_jobs=_newest_first(channel, live), orders_file=channel.orders())
     try:
         stored = channel.current_state(live)
     except UntrustedState as untrusted:
-        there = channel.state_object()
-        return replace(seen, untrusted=untrusted, changed_at=there.modified_at if there else None)
+        return replace(seen, untrusted=untrusted, changed_at=channel.state_changed_at())
     return replace(seen, state=stored.state, changed_at=stored.changed_at) if stored else seen

@@ -134,7 +134,8 @@ def read_outputs(outputs: object, option: str) -> Stack:
         return decode(Stack, {**known, "option": option})
     except DecodeError as error:
         raise OpsError(
-            f"{option}: these are not the outputs of a deployed stack ({error}): run `pulumi up`"
+            f"{option}: these are not the outputs of a deployed stack"
+            f" ({'; '.join(error.mistakes)}): run `pulumi up`"
         ) from error
 
 

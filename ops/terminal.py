@@ -7,10 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from ops.errors import OpsError
-
-MAX_REASON = 500
-"""Characters of a reason: it stands in control.json, in the controller's decisions and in a job's
-comment (CancelJob: 2028)."""
+from rollout.names import ORDER_CHARACTERS
 
 
 def say(*lines: str) -> None:
@@ -37,9 +34,9 @@ def ask_consent(lines: Iterable[str], *, why: str | None, yes: bool) -> str:
     if not reason:
         raise OpsError("a reason is needed, it is recorded: --why TEXT; nothing was changed")
     size = len(reason)
-    if size > MAX_REASON:
+    if size > ORDER_CHARACTERS:
         raise OpsError(
-            f"the reason has {size} characters, at most {MAX_REASON}; nothing was changed"
+            f"the reason has {size} characters, at most {ORDER_CHARACTERS}; nothing was changed"
         )
     if not yes and ask("Do it? [y/N] ").strip().lower() not in ("y", "yes"):
         raise OpsError("not confirmed: nothing was changed")

@@ -10,18 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollout.names import ROLLBACK, Names
-from rollout.observed import Observed
-from rollout.state import Offer, State
+from rollout.observed import Observed, Source
+from rollout.state import Offer, Phase, State
 
 
 @dataclass(frozen=True, kw_only=True)
 class Create:
-    """CreateJob for a ring, or for a rollback's group."""
+    """CreateJob for a ring, or for the group of a way back."""
 
-    ring: str
     offer: Offer
-    proving: bool
-    """A candidate's job: it has the release's pace and abort criteria. Others have neither."""
+    group: int | None = None
+    """Of the way back; None for a ring's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +39,15 @@ class Disarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Enroll:
-    """Put exposed devices into the rollback's group, and make that group first."""
+    """Put exposed devices into the group of the way back, whose job is there."""
 
-    sequence: int
-    exposing_jobs: tuple[str, ...]
+    group: int
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveGroup:
-    """Delete the group of a rollback that is over."""
+    """Delete the group of a way back that is over."""
 
     sequence: int
 
@@ -59,40 +58,33 @@ Action = Create | Cancel | Disarm | Enroll | RemoveGroup
 def list_actions(state: State, observed: Observed, names: Names) -> list[Action]:
     """The calls that bring AWS to what the state wants. Cancelling comes first: a bad release is
     stopped before all else."""
-    jobs, desired = observed.jobs, desired_jobs(state, names)
+    jobs, wanted, groups = observed.jobs, wanted_jobs(state, names), observed.ring_groups
     live = sorted(name for name, job in jobs.items() if job.is_live)
-    found: list[Action] = [Cancel(job=name) for name in live if name not in desired]
-    if state.rollback and state.rollback.done_at is None and not state.halt:
-        found.append(
-            Enroll(
-                sequence=state.rollback.offer.sequence, exposing_jobs=state.rollback.exposing_jobs
-            )
-        )
-    found += [
-        c for name, c in desired.items() if name not in jobs and not c.offer.seen and not state.halt
-    ]
-    kept = state.rollback.offer.sequence if state.rollback else None
+    strays = [names.job(stray.ring, stray.sequence) for stray in observed.strays]
+    unwanted = [*live, *strays, *sorted(observed.foreign)]
+    found: list[Action] = [Cancel(job=name) for name in unwanted if name not in wanted]
+    back = state.way_back if state.way_back and state.way_back.is_open else None
+    for name, offer in wanted.items():
+        has_group = groups is None or offer.ring in groups or offer.ring == ROLLBACK
+        is_made = name in jobs or name in observed.unread
+        if offer.phase is Phase.MAKING and has_group and not is_made:
+            is_back = offer.ring == ROLLBACK
+            found.append(Create(offer=offer, group=back.group if back and is_back else None))
+    if back:
+        found.append(Enroll(group=back.group, sources=back.sources))
+    kept = back.group if back else None
     found += [
         RemoveGroup(sequence=sequence) for sequence in sorted(observed.groups) if sequence != kept
     ]
     found += [
         Disarm(job=name)
         for name in live
-        if name in desired and not desired[name].proving and jobs[name].armed
+        if name in wanted and wanted[name].phase is not Phase.PROVING and jobs[name].armed
     ]
     return found
 
 
-def desired_jobs(state: State, names: Names) -> dict[str, Create]:
-    """By job id: every job that the state wants to be live."""
-    found = [
-        Create(ring=ring, offer=offer, proving=False)
-        for ring, offer in sorted(state.stable.items())
-    ]
-    candidate = state.candidate
-    for ring, progress in sorted(candidate.rings.items()) if candidate else []:
-        if progress.passed_at is None and not progress.withdrawn:
-            found.append(Create(ring=ring, offer=progress.offer, proving=True))
-    if state.rollback:
-        found.append(Create(ring=ROLLBACK, offer=state.rollback.offer, proving=False))
-    return {names.job(create.ring, create.offer.sequence): create for create in found}
+def wanted_jobs(state: State, names: Names) -> dict[str, Offer]:
+    """By job id: every offer whose job is to be live, the way back's first."""
+    offers = sorted(state.wanted(), key=lambda o: (o.ring != ROLLBACK, o.sequence))
+    return {names.job(offer.ring, offer.sequence): offer for offer in offers}

@@ -1,5 +1,9 @@
 """JSON for frozen dataclasses: camelCase names, every key checked, every mistake reported at
-once."""
+once.
+
+Texts that others write are read within `Bounds`: whatever bytes lie in an object, reading them
+gives a value or a DecodeError, in bounded time and memory, and never another exception.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import re
 import types
 import typing
+from collections import Counter
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from rollout.version import Version
@@ -17,12 +24,40 @@ from rollout.version import Version
 T = TypeVar("T")
 
 
+EXACT_NUMBER = 2**53
+"""The greatest whole number that every reader of JSON takes for the same one (RFC 8259, 6)."""
+SHOWN_MISTAKES, SHOWN_CHARACTERS = 12, 200
+"""How many mistakes the text of a DecodeError tells, and how much of each: it is shown, logged and
+remembered, and others wrote what is wrong."""
+
+
 class DecodeError(ValueError):
-    """A document does not have the shape it must have; `mistakes` lists all of them."""
+    """A document does not have the shape it must have; `mistakes` lists all of them, the text the
+    first few."""
 
     def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = mistakes
-        super().__init__("; ".join(mistakes))
+        shown = [m[:SHOWN_CHARACTERS] for m in mistakes[:SHOWN_MISTAKES]]
+        if more := len(mistakes) - len(shown):
+            shown.append(f"and {more} more")
+        super().__init__("; ".join(shown))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a JSON text may hold at most."""
+
+    size: int = 4_194_304
+    """Bytes of the text."""
+    depth: int = 32
+    """Objects and lists within one another."""
+    items: int = 100_000
+    """Of one object or list."""
+    characters: int = 65_536
+    """Of one text or key."""
+    lowest: float = -EXACT_NUMBER
+    highest: float = EXACT_NUMBER
+    """Of every number."""
 
 
 def camel_case(name: str) -> str:
@@ -62,13 +97,75 @@ def decode(kind: type[T], data: Any) -> T:
     return typing.cast(T, value)
 
 
-def decode_text(kind: type[T], text: str | bytes) -> T:
-    """As `decode`, from JSON text; text that is not JSON is a DecodeError too."""
+def decode_text(kind: type[T], text: str | bytes, bounds: Bounds = Bounds()) -> T:
+    """As `decode`, from JSON text; what `read_json` refuses is a DecodeError too."""
+    return decode(kind, read_json(text, bounds))
+
+
+def read_json(text: str | bytes, bounds: Bounds = Bounds()) -> Any:
+    """The value of a JSON text (RFC 8259): UTF-8, no key twice in an object, no NaN or infinity,
+    nothing beyond the bounds. Raises DecodeError for any other."""
     try:
-        data = json.loads(text)
+        raw = text.encode() if isinstance(text, str) else text
+        if len(raw) > bounds.size:
+            raise DecodeError([f"is larger than {bounds.size} bytes"])
+        data = json.loads(
+            raw.decode(),
+            object_pairs_hook=_unite_pairs,
+            parse_int=_read_number,
+            parse_float=_read_number,
+            parse_constant=_refuse_constant,
+        )
+        _check_bounds(data, bounds)
+    except DecodeError:
+        raise
+    except RecursionError:
+        raise DecodeError([f"is nested more than {bounds.depth} deep"]) from None
     except ValueError as error:
         raise DecodeError([f"is not JSON: {error}"]) from error
-    return decode(kind, data)
+    return data
+
+
+def _unite_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise DecodeError([f"{show_value(twice)} stands in one object more than once"])
+    return data
+
+
+def _read_number(digits: str) -> int | float:
+    """Python reads whole numbers of at most 4,300 digits, and takes its time with them."""
+    if len(digits) <= 32:
+        number = int(digits) if digits.lstrip("-").isdigit() else float(digits)
+        if math.isfinite(number):
+            return number
+    raise DecodeError([f"{show_value(digits)} is not a number within bounds"])
+
+
+def _refuse_constant(name: str) -> None:
+    raise DecodeError([f"{name} is not JSON"])
+
+
+def _check_bounds(data: Any, bounds: Bounds) -> None:
+    todo: list[tuple[int, Any]] = [(1, data)]
+    while todo:
+        level, item = todo.pop()
+        if isinstance(item, str):
+            item.encode()  # a surrogate that stands alone has no UTF-8
+            if len(item) > bounds.characters:
+                raise DecodeError([f"{show_value(item)} has over {bounds.characters} characters"])
+        elif isinstance(item, list | dict):
+            if level > bounds.depth:
+                raise DecodeError([f"is nested more than {bounds.depth} deep"])
+            if len(item) > bounds.items:
+                raise DecodeError([f"a list or an object has over {bounds.items} entries"])
+            if isinstance(item, dict):
+                todo += ((level + 1, key) for key in item)
+                item = item.values()
+            todo += ((level + 1, entry) for entry in item)
+        elif isinstance(item, int | float) and not bounds.lowest <= item <= bounds.highest:
+            raise DecodeError([f"{item} is not from {bounds.lowest} to {bounds.highest}"])
 
 
 def _decode(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
@@ -77,7 +174,7 @@ def _decode(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
         if data is None:
             return None
         return _decode(next(a for a in args if a is not type(None)), data, where, mistakes)
-    if dataclasses.is_dataclass(kind):
+    if _is_record(kind):
         return _decode_dataclass(kind, data, where, mistakes)
     if origin is tuple:
         if not isinstance(data, list):
@@ -115,6 +212,11 @@ def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 @functools.cache
+def _is_record(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
+
+
+@functools.cache
 def _fields(kind: Any) -> dict[str, dataclasses.Field[Any]]:
     return {camel_case(field.name): field for field in dataclasses.fields(kind)}
 
@@ -131,10 +233,9 @@ def _decode_dataclass(kind: Any, data: Any, where: str, mistakes: list[str]) -> 
     fields, hints = _fields(kind), _hints(kind)
     values: dict[str, Any] = {}
     before = len(mistakes)
-    unknown, known = sorted(set(data) - set(fields)), ", ".join(sorted(fields))
-    mistakes += [
-        f"{where + '.' if where else ''}{key}: unknown; known are {known}" for key in unknown
-    ]
+    if unknown := data.keys() - fields.keys():
+        known, here = ", ".join(sorted(fields)), f"{where}." if where else ""
+        mistakes += [f"{here}{key}: unknown; known are {known}" for key in sorted(unknown)]
     for key, field in fields.items():
         place = f"{where}.{key}" if where else key
         if key in data:
@@ -161,6 +262,12 @@ def _scalar(kind: Any, data: Any, where: str, mistakes: list[str]) -> Any:
             return None
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    if issubclass(kind, StrEnum):
+        if data in kind.__members__.values():
+            return kind(data)
+        known = ", ".join(kind)
+        mistakes.append(f"{where}: must be one of {known}, got {show_value(data)}")
+        return None
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         mistakes.append(f"{where}: expected {_kind_name(kind)}, got {show_value(data)}")
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -12,14 +13,24 @@ from rollout.release import Firmware
 from rollout.version import Version
 
 OPERATION = "install-firmware"
+CONTRACT = 1
+"""The version of docs/device-contract.md that statements are written in, and that the reference
+device speaks. It rises only when a device that knows the version before would misread a statement;
+a key that such a device may ignore leaves it as it is, one that it must obey goes into `crit`."""
 MAX_DOCUMENT = 32_768
 """Characters in a job document (CreateJob)."""
+MAX_REFUSES = 100
+"""Digests in a statement's `refuses`: 9 KB of the document's 32 KB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseStatement:
     """What the signature covers: the release, as the device must check it."""
 
+    contract: int
+    """The lowest version of the contract that a device must speak to read this statement."""
+    job: str
+    """Id of the job that this document belongs to; in any other a device installs nothing."""
     channel: str
     hardware: str
     version: Version
@@ -32,12 +43,28 @@ class ReleaseStatement:
     downgrade: bool = False
     """Whether a device that runs a newer version is to install this one: rollbacks and allowed
     downgrades."""
+    crit: tuple[str, ...] = ()
+    """Names of keys of this statement that a device must understand, as `crit` of RFC 7515, 4.1.11:
+    one that does not answers REJECTED. Other keys that it does not know it ignores."""
+    refuses: tuple[str, ...] = ()
+    """SHA-256 of images that this way back takes back; for whoever has lost the controller's
+    state. Devices ignore it."""
 
 
 def release_statement(
-    channel: str, firmware: Firmware, sequence: int, *, downgrade: bool
+    channel: str,
+    firmware: Firmware,
+    sequence: int,
+    *,
+    downgrade: bool,
+    job: str,
+    refuses: Sequence[str] = (),
 ) -> ReleaseStatement:
+    """The statement of one offer. Of `refuses` it takes the first MAX_REFUSES, so that a way back
+    always fits in its document."""
     return ReleaseStatement(
+        contract=CONTRACT,
+        job=job,
         channel=channel,
         hardware=firmware.hardware,
         version=firmware.version,
@@ -46,6 +73,7 @@ def release_statement(
         sequence=sequence,
         minimum_version=firmware.minimum_version,
         downgrade=downgrade,
+        refuses=tuple(refuses[:MAX_REFUSES]),
     )
 
 
@@ -61,13 +89,20 @@ def job_document(jws: str, url: str) -> str:
     return text
 
 
-def artifact_url(bucket: str, region: str, dns_suffix: str, key: str) -> str:
-    """Virtual-hosted address with the key encoded, as the s3-presigned-url-v2 placeholder takes
-    it."""
-    return f"https://{bucket}.s3.{region}.{dns_suffix}/{quote(key, safe='/')}"
+def artifact_url(
+    bucket: str, region: str, dns_suffix: str, key: str, version: str | None = None
+) -> str:
+    """Virtual-hosted address of an object, or of one of its versions, as the s3-presigned-url-v2
+    placeholder takes it: key and query encoded (`…/key%3FversionId%3D…`).
+
+    See https://docs.aws.amazon.com/iot/latest/developerguide/create-manage-jobs.html
+    """
+    query = f"?versionId={version}" if version else ""
+    return f"https://{bucket}.s3.{region}.{dns_suffix}/{quote(key + query, safe='/')}"
 
 
 def parse_statement(token: str) -> ReleaseStatement:
     """The statement inside a compact JWS. It verifies nothing: the caller must, before it uses
-    a word."""
-    return decode_text(ReleaseStatement, b64url_decode(token.split(".")[1]))
+    a word. Raises ValueError when there is no statement in it."""
+    _, _, rest = token.partition(".")
+    return decode_text(ReleaseStatement, b64url_decode(rest.partition(".")[0]))

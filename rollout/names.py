@@ -8,6 +8,7 @@ bucket 63, a role or function 64, a job id 64, a topic rule 128).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,13 +23,44 @@ FIRMWARE_PREFIX = "firmware/"
 CHANNELS_PREFIX = "channels/"
 """Where manifests, orders and states lie in the channel's bucket."""
 
+MANIFEST_BYTES = 262_144
+"""The most that is read of a `release.json`: ten rings with all they can have take a tenth of it.
+Whoever may write an object must not be able to stop who reads it."""
+ORDERS_BYTES = 262_144
+"""The most that is read of a `control.json`: some 250 orders."""
+STATE_BYTES = 4_194_304
+"""The most that is read of a `state.json`, and the most that is written."""
+ORDER_CHARACTERS = 500
+"""The longest text in `control.json`. A reason also stands in the controller's decisions and in a
+job's comment (CancelJob: 2028)."""
+ORDER_ITEMS = 1_000
+"""The longest list in `control.json`."""
+STATE_VERSIONS = 20
+"""Earlier versions of `state.json` that are looked through for one that can be believed."""
+FOREIGN_A_RUN = 50
+"""Jobs that the state does not know whose documents are looked at in one run, the oldest first:
+GetJobDocument takes 10 a second, and who floods the prefix with jobs of theirs can neither hide an
+older one nor hold a run up."""
+PROOFS = 500
+"""Jobs whose documents are looked at when a lost state is recovered."""
+KEPT_APPROVALS = 50
+"""Approvals in `control.json`; a new one takes the place of the oldest."""
+LAST_SECOND = 253_402_214_399
+"""In seconds since 1970: the last moment but a day that datetime can say, in any time zone. No
+time in `control.json` is later, and no sequence greater, as they are times too."""
+
 CONTROLLER_SECONDS = 300
 """The controller function's time-out."""
-CONTROLLER_MEGABYTES = 256
-"""The controller function's memory."""
-ENROLLED_A_RUN = 5000
-"""Devices put into a rollback's group in one run of the controller: AddThingToThingGroup takes 100
-a second, a run comes every minute."""
+CONTROLLER_MEGABYTES = 1024
+"""The controller function's memory. A way back of 900,000 devices takes 240, with the longest names
+350 (`make bench`); and Lambda gives processor time by memory: 98 calls and 8 pages of lists a
+second need a quarter of a processor, this is a little over half of one."""
+PLACED_A_MINUTE = 5000
+"""Devices that a way back is taken to put into its group in a minute. AddThingToThingGroup takes
+100 a second, of which it uses nine tenths."""
+PLACED_A_SECOND = 98
+"""Devices put into a way back's group: AddThingToThingGroup takes 100 a second of the whole account
+(Service Quotas), and at all 100 the waits for those it refuses cost more than two."""
 SILENT_MINUTES = 5
 """A controller that did not run for so long is down: its heartbeat alarm and `ops` say so."""
 
@@ -51,6 +83,7 @@ class ChannelMetric(StrEnum):
     RELEASE_FAILED = "ReleaseFailed"
     ROLLBACK_FAILED = "RollbackFailed"
     MANIFEST_REFUSED = "ManifestRefused"
+    FORGED = "Forged"
 
 
 RING_METRICS = {
@@ -71,10 +104,15 @@ ALARMS = (
     "refused-manifest",
     "rollback-failed",
     "person-needed",
+    "forged",
 )
 """The stack's own alarms; a gate names them `stack:<name>`."""
-GATE_ALARMS = tuple(short for short in ALARMS if short != "person-needed")
-"""Those that a gate may watch: a gate that waits for a person would wait for itself."""
+NO_GATE_ALARMS = frozenset({"forged", "person-needed", "ring-failing", "rollback-failed"})
+"""A gate that waits for a person would wait for itself, and one that waits for a way back would
+keep the release out that mends the fleet; who forges jobs or calls must not hold a release by
+it."""
+GATE_ALARMS = tuple(short for short in ALARMS if short not in NO_GATE_ALARMS)
+"""Those that a gate may watch."""
 
 EVENT_LOGS = ("job-events", "device-registry-events", "thing-group-events")
 """Log groups of the fleet's events."""
@@ -150,6 +188,24 @@ class ChannelKeys:
     def state(self) -> str:
         """What the controller remembers."""
         return f"{CHANNELS_PREFIX}{self.channel}/state.json"
+
+    @property
+    def preflight(self) -> str:
+        """Which devices could not go back, as far as the controller has looked."""
+        return f"{CHANNELS_PREFIX}{self.channel}/preflight.json"
+
+    @property
+    def ways_back(self) -> str:
+        """What the keys of all rosters begin with: whom each way back must bring back."""
+        return f"{CHANNELS_PREFIX}{self.channel}/ways-back/"
+
+    def roster(self, group: int) -> str:
+        """The roster of the way back whose group has this sequence."""
+        return f"{self.ways_back}{group}/roster.json"
+
+    def roster_sheet(self, group: int, sheet: int) -> str:
+        """The names on one sheet of a roster."""
+        return f"{self.ways_back}{group}/things-{sheet:02}.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +310,10 @@ class Names(FleetNames):
         return f"{self.job_prefix}{ring}-{sequence}"
 
     def split_job(self, job: str) -> tuple[str, int] | None:
-        """Ring and sequence in one of this channel's job ids; None for any other job."""
+        """Ring and sequence in one of this channel's job ids; None for any other job, also for one
+        that writes its number otherwise than `job` does."""
         ring, _, digits = job.removeprefix(self.job_prefix).rpartition("-")
-        if not job.startswith(self.job_prefix) or not ring or not digits.isdecimal():
+        if not ring or not digits.isdecimal() or self.job(ring, int(digits)) != job:
             return None
         return ring, int(digits)
 
@@ -279,7 +336,8 @@ class Names(FleetNames):
         """The sequence in the name of one of this channel's rollback groups; None for any other
         group."""
         digits = group.removeprefix(self.rollback_group_prefix)
-        return int(digits) if digits != group and digits.isdecimal() else None
+        is_ours = digits != group and re.fullmatch(r"[1-9][0-9]{0,18}", digits)
+        return int(digits) if is_ours else None
 
     # Alarms
 

@@ -7,13 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rollout.orders import Orders
-from rollout.release import Abort
+from rollout.release import Firmware
 
 LIVE = frozenset({"IN_PROGRESS", "SCHEDULED"})
-ABORT_CANCEL = "ABORT_CANCEL"
-"""reasonCode of a job that IoT cancelled because its abort criteria were met."""
-
-
 DISARMED = 1_000_000_000
 """minNumberOfExecutedThings that no ring reaches: UpdateJob cannot take abort criteria away."""
 
@@ -62,6 +58,11 @@ class Counts:
     def began(self) -> int:
         return self.in_progress + self.finished
 
+    @property
+    def open(self) -> int:
+        """Devices that have not answered yet."""
+        return self.queued + self.in_progress
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -75,6 +76,8 @@ class Job:
     """It has abort criteria that can still fire."""
     reason: str | None = None
     """reasonCode of the cancellation."""
+    forced: bool = False
+    """It was cancelled by force: what a device had begun counts as CANCELED, too."""
     description: str = ""
 
     @classmethod
@@ -87,6 +90,7 @@ class Job:
             settled=not answer.get("isConcurrent", False),
             armed=any(criterion["minNumberOfExecutedThings"] < DISARMED for criterion in criteria),
             reason=answer.get("reasonCode"),
+            forced=bool(answer.get("forceCanceled")),
             description=answer.get("description", ""),
         )
 
@@ -94,28 +98,11 @@ class Job:
     def is_live(self) -> bool:
         return self.status in LIVE
 
-    def is_aborted(self, criteria: tuple[Abort, ...]) -> bool:
-        """Whether IoT itself cancelled it. Told by its reason code or, where that is missing, by
-        its own criteria.
-
-        AWS does not say whether "executed" counts cancelled and rejected executions, so either
-        reading is enough: both answers stop the ring, one rolls back and the other waits for a
-        person.
-        """
-        if self.status != "CANCELED":
-            return False
-        return self.reason == ABORT_CANCEL or (
-            self.reason is None and any(is_met(self.counts, c) for c in criteria)
-        )
-
-
-def is_met(counts: Counts, criterion: Abort) -> bool:
-    failed = counts.failed if criterion.on == "FAILED" else counts.timed_out
-    executed = (
-        counts.finished,
-        counts.finished + counts.rejected + counts.canceled + counts.removed,
-    )
-    return any(n >= criterion.minimum and failed * 100 >= criterion.percent * n for n in executed)
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can happen in it any more: it ended, AWS has cancelled what was queued,
+        and whoever had begun has answered."""
+        return not self.is_live and self.settled and not self.counts.open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,23 +114,93 @@ class Alarm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A job whose devices were exposed, and the ring it was for."""
+
+    job: str
+    ring: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returning:
+    """What is known of the devices that a way back must bring back."""
+
+    exposed: int = 0
+    """Devices known by name so far."""
+    placed: int = 0
+    """Of them, in the group; those that are back, too."""
+    back: int = 0
+    """Of them, the way back's present job has succeeded on."""
+    refused: int = 0
+    """Of them, AWS would not have in the group."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Of these, a few by name, with AWS's error code."""
+    gone: int = 0
+    """Of them, there is no such thing any more."""
+    waived: int = 0
+    """Of them, not in the group, because a person said that they need not come back."""
+    open_waived: int = 0
+    """Of them, in the group and not back, and a person said that they need not come back."""
+    problems: tuple[str, ...] = ()
+    """What keeps the names from being known or placed, in words."""
+    is_complete: bool = False
+    """Every source is over and was listed after that, and nobody is left to be placed."""
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it cannot be told who must come back."""
+        return bool(self.problems) and not self.is_complete
+
+    @property
+    def unplaced(self) -> int:
+        """Devices that are still to be placed."""
+        return self.exposed - self.placed - self.refused - self.gone - self.waived
+
+    @property
+    def remaining(self) -> int:
+        """Devices that are not proved back, gone or waived."""
+        return self.exposed - self.back - self.gone - self.waived - self.open_waived
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedOffer:
+    """What the document of a job offers that a key of the channel signed for that very job."""
+
+    job: str
+    ring: str
+    sequence: int
+    firmware: Firmware
+    refuses: tuple[str, ...] = ()
+    """Digests that were refused when it was signed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything `decide` may look at besides manifest, state and time."""
 
     jobs: Mapping[str, Job] = field(default_factory=dict)
-    """By job id: the jobs that the state names, and every live job of the channel."""
+    """By job id: the jobs of the state's offers, as far as IoT knows them."""
+    unread: frozenset[str] = frozenset()
+    """Those of them that AWS would not show now."""
+    strays: tuple[SignedOffer, ...] = ()
+    """Live jobs of the channel that the state does not name."""
+    foreign: frozenset[str] = frozenset()
+    """Ids of live jobs under the channel's prefix that nobody of the channel signed."""
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
     """By the name the gate uses. One that is missing could not be read."""
     orders: Orders = field(default_factory=Orders)
     manifest_problem: str | None = None
     """Why the manifest was refused; then there is none."""
-    image_problem: str | None = None
-    """Why the manifest's image cannot be released."""
-    good_image_problem: str | None = None
-    """Why the last good image could not be installed again."""
+    image_problems: Mapping[str, str] = field(default_factory=dict)
+    """By the image's key in the bucket: why one that is out, wanted, or the last good one's cannot
+    be installed."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """By the image's key: the version of the S3 object that holds it."""
+    ring_groups: frozenset[str] | None = None
+    """Rings that have a thing group; None where that need not be looked at."""
+    is_fleet_empty: bool = False
+    """No ring has a device; looked at before the first release is good only."""
     groups: frozenset[int] = frozenset()
     """Sequences of the rollback groups that exist."""
-    enrolled: int = 0
-    """Devices in the group of the state's rollback."""
-    unenrolled: int = 0
-    """Exposed devices that are not yet in it."""
+    returning: Returning = Returning()
+    """Of the way back that is open."""

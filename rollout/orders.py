@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rollout.release import Approval, Manifest
+from rollout.release import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,9 @@ class ApprovalOrder:
     ring: str
     sha256: str
     order: Order
+    size: int | None = None
+    """How many devices the ring had when it was approved: a ring without devices passes only where
+    this is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,23 @@ class RollbackOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PardonOrder:
+    sha256: str
+    """The digest to be taken off the refused list."""
+    order: Order
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaiverOrder:
+    thing: str
+    """An exposed device that need not come back."""
+    order: Order
+    group: int | None = None
+    """The way back that it is said of, by the sequence in its group's name: a word on one does not
+    count for the next. None says it of whichever is open."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Orders:
     """`control.json`, written by `python -m ops` in an emergency."""
 
@@ -59,11 +79,21 @@ class Orders:
     resume: ResumeOrder | None = None
     retry: RetryOrder | None = None
     rollback: RollbackOrder | None = None
+    pardon: PardonOrder | None = None
+    waived: tuple[WaiverOrder, ...] = ()
 
 
-def is_approved(manifest: Manifest, orders: Orders, ring: str) -> bool:
+def is_approved(manifest: Manifest, orders: Orders, ring: str, *, size: int | None = None) -> bool:
     """Whether a person approved, in the stack file or in control.json, that `ring` has proved this
-    very image."""
-    needed = Approval(ring=ring, sha256=manifest.firmware.sha256)
-    ordered = (Approval(ring=a.ring, sha256=a.sha256) for a in orders.approvals)
-    return needed in (*manifest.approvals, *ordered)
+    very image. With a size, only by a word on a ring of that very size."""
+    sha256 = manifest.firmware.sha256
+    ordered = [a for a in orders.approvals if (a.ring, a.sha256) == (ring, sha256)]
+    if size is not None:
+        return any(approval.size == size for approval in ordered)
+    filed = [a for a in manifest.approvals if (a.ring, a.sha256) == (ring, sha256)]
+    return bool(ordered or filed)
+
+
+def waived_things(orders: Orders, group: int) -> tuple[str, ...]:
+    """The things that need not come back by the way back with this group."""
+    return tuple(one.thing for one in orders.waived if one.group in (None, group))

@@ -34,11 +34,17 @@ class Firmware:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureLimit:
-    """When a ring has failed: `percent` of its finished devices failed or timed out, of at least
-    `minimum` finished."""
+    """When a ring has failed: there is evidence that more than `percent` of the devices that begin
+    the release fail or time out (`rollout.evidence`)."""
 
     percent: float = 10.0
-    minimum: int = 3
+    """Of the devices that began, 0.1 to 50."""
+    false_stop_percent: float = 1.0
+    """The chance, 0.01 to 50, that a ring stops a release whose true share of failing devices is
+    `percent` or less, however often it is looked at."""
+    devices: int | None = None
+    """So many failing devices stop the ring, whatever the evidence: for rings too small to prove
+    anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +141,11 @@ class RolloutOptions:
     """How a release is rolled out, beside its rings and its pace."""
 
     abort: tuple[Abort, ...] = (
-        Abort(on="FAILED", percent=20.0, minimum=5),
-        Abort(on="TIMED_OUT", percent=20.0, minimum=5),
+        Abort(on="FAILED", percent=50.0, minimum=20),
+        Abort(on="TIMED_OUT", percent=50.0, minimum=20),
     )
-    """IoT's own brake, which holds even without the controller.
+    """IoT's own brake, which holds even without the controller; so coarse that it does not stop by
+    chance what a gate would let pass.
 
     See https://docs.aws.amazon.com/iot/latest/apireference/API_AbortConfig.html
     """

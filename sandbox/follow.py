@@ -13,7 +13,8 @@ from rich.live import Live
 from ops.render import describe_event, is_ascii_only, progress_line, render_progress
 from ops.report import Report
 from rollout.release import Firmware
-from rollout.state import NEEDS_A_PERSON, Event, Waiting
+from rollout.state import Event
+from rollout.waiting import Waiting, needs_a_person
 from sandbox.instance import SandboxError
 from sandbox.session import Sandbox
 
@@ -93,15 +94,15 @@ def look(sandbox: Sandbox) -> Tick:
 
 def find_end(tick: Tick, target: Firmware) -> str:
     """In a word, how the release ended; empty while it goes on."""
-    report, rollback, kind = tick.report, tick.report.rollback, tick.report.waiting.kind
+    report, back, kind = tick.report, tick.report.way_back, tick.report.waiting.kind
     if tick.trouble:
         return "trouble"
-    if rollback and rollback.done_at is None and kind != "rollback-failed":
+    if back and back.done_at is None and kind != "rollback-failed":
         return ""
     good = report.last_good
     if good and good.sha256 == target.sha256 and not is_proving(report):
         return "good"
-    return kind if kind in NEEDS_A_PERSON else ""
+    return kind if needs_a_person(kind) else ""
 
 
 def is_proving(report: Report) -> bool:
@@ -112,12 +113,13 @@ def tell_story(sandbox: Sandbox, tick: Tick, target: Firmware) -> list[str]:
     """Of a release that did not end well."""
     if tick.trouble:
         return [f"{target.version} is not released: {tick.trouble}"]
-    report, rollback = tick.report, tick.report.rollback
-    if rollback and str(rollback.failed) == str(target.version) and not is_proving(report):
-        devices = ", ".join(sandbox.list_rolled_back(rollback.offer.sequence))
+    report, back = tick.report, tick.report.way_back
+    is_back = back is not None and str(target.version) in back.failed.split(", ")
+    if back and back.to and is_back and not is_proving(report):
+        devices = ", ".join(sandbox.list_rolled_back(back.group))
         lines = [
-            f"{target.version} was stopped and rolled back to {rollback.offer.firmware.version}",
-            f"why: {rollback.reason}",
+            f"{target.version} was stopped and rolled back to {back.to.version}",
+            f"why: {back.reason}",
             f"brought back: {devices or 'the devices that had it'}",
         ]
     else:

@@ -1,18 +1,23 @@
 """MiniStack with its doors closed: it listens on loopback only, and its MQTT demands a client
-certificate, as AWS's does.
+certificate, as AWS's does. And it presigns one version of an object in a job's document.
 
 By itself it offers MQTT on every interface, and a client without a certificate may do everything
-there. It has no setting for either, so this program, which `sandbox.ministack` runs in its place,
-changes what it is told by the standard library.
+there. A version in an address (`…/key%3FversionId%3D…`) it takes for a part of the key. It has no
+setting for any of this, so this program, which `sandbox.ministack` runs in its place, changes what
+it is told by the standard library, and how it presigns.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from asyncio import BaseEventLoop, Server
+from collections.abc import Mapping
 from typing import Any
 
 from ministack.app import main
+from ministack.core import sigv4
+from ministack.services import iot
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 listen = BaseEventLoop.create_server
@@ -24,7 +29,33 @@ async def listen_on_loopback(
     return await listen(loop, protocol, LOOPBACK if host == EVERYWHERE else host, *rest, **options)
 
 
+IN_ADDRESS = "?versionId="
+PRESIGNED_IN_KEY = re.compile(r"%3FversionId%3D([\w.-]+)\?")
+canonical_request, presigned_document = sigv4.build_canonical_request, iot._jobs_presigned_document
+
+
+def sign_version(
+    method: str,
+    path: str,
+    headers: Mapping[str, Any],
+    query: Mapping[str, Any],
+    *rest: Any,
+    **more: Any,
+) -> str:
+    """What is signed of an address: a version at the end of the key belongs to the query."""
+    path, _, version = path.partition(IN_ADDRESS)
+    query = {**query, "versionId": version} if version else query
+    return str(canonical_request(method, path, headers, query, *rest, **more))
+
+
+def move_versions(job: dict[str, Any]) -> str:
+    """The job's document with presigned addresses, whose versions stand in the query."""
+    return PRESIGNED_IN_KEY.sub(r"?versionId=\1&", str(presigned_document(job)))
+
+
 if __name__ == "__main__":
+    sigv4.build_canonical_request = sign_version
+    iot._jobs_presigned_document = move_versions
     BaseEventLoop.create_server = listen_on_loopback  # type: ignore[assignment,method-assign]
     ssl.CERT_OPTIONAL = ssl.CERT_REQUIRED  # type: ignore[misc]
     main()

@@ -27,7 +27,7 @@ from ops import local_aws
 from ops.report import Report, Reporter
 from ops.stack import Stack
 from ops.stack import read_outputs as read_stack
-from rollout.names import Names, StackOutput
+from rollout.names import ROLLBACK, Names, StackOutput
 from rollout.release import Manifest
 from rollout.state import State
 from rollout.version import Version
@@ -120,11 +120,18 @@ class Sandbox:
             found = pool.map(lambda device: reported(self.clients, device[1]), devices)
             return {serial: shadow for (serial, _), shadow in zip(devices, found, strict=True)}
 
-    def list_rolled_back(self, sequence: int) -> list[str]:
-        """The serials of the devices that a rollback brings back; none once its group is gone."""
-        groups = self.channel.rollback_groups
-        things = groups.members(sequence) if sequence in groups.sequences() else set()
-        return sorted(s for s, thing in self.stack.device_names.items() if thing in things)
+    def list_rolled_back(self, group: int) -> list[str]:
+        """The serials of the devices that the way back of this group, the last one, has brought
+        back: the group itself is gone when it is done."""
+        devices = self.stack.device_names.items()
+        return sorted(serial for serial, thing in devices if self._is_rolled_back(thing, group))
+
+    def _is_rolled_back(self, thing: str, group: int) -> bool:
+        for one in self.channel.jobs.of_thing(thing):
+            ring, sequence = self.names.split_job(one.job) or ("", 0)
+            if ring == ROLLBACK and sequence > group and one.status == "SUCCEEDED":
+                return True
+        return False
 
     def device_configs(self) -> list[DeviceConfig]:
         """What each declared device is born with. Raises SandboxError when the stack does not hold

@@ -115,6 +115,41 @@ def graph() -> Iterator[Row]:
         yield f"resources with {devices} declared devices", f"{count}{each}", ""
 
 
+def return_devices(devices: int) -> dict[str, Any]:
+    """A way back of so many devices, all of one ring, on a simulated AWS with its quotas."""
+    import boto3
+
+    from rollout.observed import Source
+    from tests.simulation.slow_aws import NAMES, START, LargeRing, run_ticks
+
+    session = boto3.Session()
+    services = ("cloudwatch", "iot", "kms", "s3")  # as the controller has them in memory
+    clients = [session.client(service, region_name="us-east-1") for service in services]
+    source = Source(job=NAMES.job("broad", 1_789_000_000), ring="broad")
+    aws = LargeRing(devices, source.job)
+    told = run_ticks(aws, source)
+    assert (told.placed, len(clients)) == (devices, len(services))
+    seconds = aws.clock.now - START
+    return {"seconds": seconds, "throttled": aws.throttled.total()}
+
+
+def way_back() -> Iterator[Row]:
+    from rollout.names import CONTROLLER_MEGABYTES
+
+    devices = 900_000
+    ran = child("way-back", str(devices))
+    yield (
+        f"devices that return a second, of {devices:,} in one ring",
+        f"{devices / ran['seconds']:.1f} (AWS takes 100)",
+        "90",
+    )
+    yield (
+        "peak memory of that",
+        f"{ran['megabytes']:.0f} MB of the controller's {CONTROLLER_MEGABYTES}",
+        f"{0.6 * CONTROLLER_MEGABYTES:.0f} MB",
+    )
+
+
 @contextmanager
 def sandbox() -> Iterator[tuple[Any, int]]:
     """A way to run sandbox commands in a folder and on ports of their own; whatever happens, it is
@@ -193,12 +228,14 @@ def main(arguments: Sequence[str]) -> None:
     match arguments:
         case ["evaluate", stack, *devices]:
             print(measured(evaluate(stack, int(devices[0]) if devices else None)))
+        case ["way-back", devices]:
+            print(measured(return_devices(int(devices))))
         case ["imports", *modules]:
             for name in modules:
                 importlib.import_module(name)
             print(measured({}))
         case _:
-            rows = [*program(), *graph(), *update()]
+            rows = [*program(), *graph(), *way_back(), *update()]
             show(rows)
 
 

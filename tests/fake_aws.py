@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import json
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -24,13 +25,17 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cloud.channel import Channel
 from cloud.clients import Clients
 from rollout.codec import decode_text, encode
+from rollout.job_document import job_document
+from rollout.jws import RELEASE_TYPE
 from rollout.names import METRIC_NAMESPACE, Names
 from rollout.observed import Alarm
 from rollout.orders import Orders
 from rollout.release import Firmware, Manifest
 from rollout.state import State
+from rollout.trust import Place
 
 Effect = Callable[[], Any]
+NEVER = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def refusal(code: str, operation: str, message: str = "made to fail") -> ClientError:
@@ -49,6 +54,37 @@ def etag(body: bytes) -> str:
     return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
 
 
+class VersionedObjects(UserDict[str, bytes]):
+    """A bucket's objects by key; every write and delete is a version of its own, as in S3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+        self.versions: dict[str, list[tuple[str, bytes | None]]] = {}
+        """By key, the oldest first: version id, and body; None for a delete marker."""
+
+    def __setitem__(self, key: str, body: bytes) -> None:
+        super().__setitem__(key, body)
+        self._keep(key, body)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self._keep(key, None)
+
+    def _keep(self, key: str, body: bytes | None) -> None:
+        self.number += 1
+        self.versions.setdefault(key, []).append((f"v{self.number}", body))
+
+    def lose(self, key: str) -> None:
+        """The object and all its versions are gone, as if it had never been."""
+        super().__delitem__(key)
+        del self.versions[key]
+
+    def version(self, key: str) -> str | None:
+        """Of the current object, or delete marker."""
+        return self.versions[key][-1][0] if self.versions.get(key) else None
+
+
 class FakeAws:
     """All services of one account in one object. `fault(number, name, effect)` stands around the
     effect of every call; `denied` are operations, by their API's names, that AWS refuses."""
@@ -57,7 +93,7 @@ class FakeAws:
         self.names, self.keys, self.now = names, keys, now
         self.bucket = names.bucket
         self.private_keys = {key: ec.generate_private_key(ec.SECP256R1()) for key in keys}
-        self.objects: dict[str, bytes] = {}
+        self.objects = VersionedObjects()
         self.alarms: dict[str, Alarm] = {}
         self.heartbeat: float | None = None
         self.metrics: list[dict[str, Any]] = []
@@ -107,8 +143,26 @@ class FakeAws:
 
     def write_state(self, state: State) -> None:
         """Writes state.json as the controller does."""
-        there = self.objects.get(self.names.keys.state)
-        self.channel().write_state(state, etag(there) if there else None)
+        key = self.names.keys.state
+        there, version = self.objects.get(key), self.objects.version(key)
+        place = Place(etag=etag(there) if there else None, version=version)
+        self.channel().write_state(state, place)
+
+    def sign_document(self, job: str, /, **claims: Any) -> str:
+        """The document of one of the channel's jobs, as the controller makes it."""
+        parts = self.names.split_job(job)
+        assert parts, f"{job} is no job of the channel"
+        said = {
+            "channel": self.names.channel,
+            "sequence": parts[1],
+            "job": job,
+            "version": "1.0.0",
+            "sha256": "0" * 64,
+            "size": 1000,
+            "hardware": "gateway-a1",
+        }
+        token = self.channel().signer.sign(RELEASE_TYPE, said | claims)
+        return job_document(token, "https://b.s3.us-east-1.amazonaws.com/k")
 
     def order(self, orders: Orders) -> None:
         self.objects[self.names.keys.orders] = json.dumps(encode(orders)).encode()
@@ -118,12 +172,39 @@ class FakeAws:
 
     # S3
 
-    def do_get_object(self, *, Bucket: str, Key: str) -> Any:
+    def do_get_object(self, *, Bucket: str, Key: str, VersionId: str | None = None) -> Any:
         assert Bucket == self.bucket
-        if Key not in self.objects:
+        body, version = self.objects.get(Key), self.objects.version(Key)
+        if VersionId is not None:
+            versions = dict(self.objects.versions.get(Key, ()))
+            if VersionId not in versions:
+                raise refusal("NoSuchVersion", "GetObject")
+            body, version = versions[VersionId], VersionId
+            if body is None:
+                raise refusal("MethodNotAllowed", "GetObject", "a delete marker")
+        if body is None:
             raise refusal("NoSuchKey", "GetObject")
-        body = self.objects[Key]
-        return {"Body": io.BytesIO(body), "ETag": etag(body), "LastModified": moment(self.now - 30)}
+        return {
+            "Body": io.BytesIO(body),
+            "ETag": etag(body),
+            "LastModified": moment(self.now - 30),
+            "VersionId": version,
+        }
+
+    def do_list_object_versions(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> Any:
+        """In one second, so that who goes by time alone is found out."""
+        assert Bucket == self.bucket
+        found = [
+            (body, {"Key": key, "VersionId": version, "IsLatest": one == 0, "LastModified": NEVER})
+            for key in sorted(self.objects.versions)
+            if key.startswith(Prefix)
+            for one, (version, body) in enumerate(reversed(self.objects.versions[key]))
+        ]
+        answer: dict[str, list[Any]] = {}
+        for body, item in found[:MaxKeys]:
+            kind = "DeleteMarkers" if body is None else "Versions"
+            answer.setdefault(kind, []).append(item)
+        return answer
 
     def do_put_object(
         self,
@@ -135,25 +216,37 @@ class FakeAws:
         IfMatch: str | None = None,
         IfNoneMatch: str | None = None,
     ) -> Any:
-        assert (Bucket, ContentType) == (self.bucket, "application/json")
-        assert Key in (self.names.keys.state, self.names.keys.orders), f"nobody here writes {Key}"
+        kind = "application/gzip" if Key.endswith(".gz") else "application/json"
+        assert (Bucket, ContentType) == (self.bucket, kind)
+        keys = self.names.keys
+        written = (keys.state, keys.orders, keys.preflight)
+        assert Key in written or Key.startswith(keys.ways_back), f"nobody here writes {Key}"
         assert (IfMatch is None) != (IfNoneMatch is None), "a write without a condition loses words"
         assert IfNoneMatch in (None, "*")
         there = self.objects.get(Key)
         if (etag(there) if there is not None else None) != IfMatch:
             raise refusal("PreconditionFailed", "PutObject")
         self.objects[Key] = Body
-        return {"ETag": etag(Body)}
+        return {"ETag": etag(Body), "VersionId": self.objects.version(Key)}
 
-    def do_head_object(self, *, Bucket: str, Key: str, ChecksumMode: str) -> Any:
-        if Key not in self.objects:
+    def do_head_object(
+        self,
+        *,
+        Bucket: str,
+        Key: str,
+        ChecksumMode: str | None = None,
+        VersionId: str | None = None,
+    ) -> Any:
+        versions = dict(self.objects.versions.get(Key, ()))
+        version = VersionId or self.objects.version(Key)
+        body = versions.get(version) if version else None
+        if body is None:
             raise refusal("404", "HeadObject")
-        digest = hashlib.sha256(self.objects[Key]).digest()
-        return {
-            "ContentLength": 1000,
-            "ChecksumSHA256": base64.b64encode(digest).decode(),
-            "ChecksumType": "FULL_OBJECT",
-        }
+        answer = {"ContentLength": 1000, "ETag": etag(body), "VersionId": version}
+        if ChecksumMode:
+            digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+            answer |= {"ChecksumSHA256": digest, "ChecksumType": "FULL_OBJECT"}
+        return answer
 
     # KMS
 

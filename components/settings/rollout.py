@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
+from math import exp, log
 from typing import Any
 
 from components import limits
 from components.checks import Section, suggest
 from components.settings.fleet import check_ring
 from rollout.codec import encode, show_value
+from rollout.evidence import smallest_failing
 from rollout.names import GATE_ALARMS
 from rollout.release import (
     Abort,
@@ -79,7 +82,7 @@ def _read_abort(rollout: Section) -> tuple[Abort, ...]:
         return Manifest.abort
     kind = "a list of at least one object of on, percent and minimum"
     allowed = f"must be {kind}: without one IoT itself never stops a job"
-    example = '[{"on": FAILED, percent: 20, minimum: 5}]'
+    example = '[{"on": FAILED, percent: 50, minimum: 20}]'
     criteria = tuple(rollout.read_rows("abort", Abort, limits.ABORT, allowed, example).values())
     if not criteria and rollout.has_no_mistakes_at("abort"):
         rollout.add_mistake("abort", allowed, rollout.format_fix("abort", example))
@@ -119,7 +122,7 @@ def _read_gates(
 
 
 def _read_gate(gate: Section, ring_size: int | None) -> Gate:
-    limit = gate.read_object("failureLimit", FailureLimit, limits.FAILURE_LIMIT)
+    limit = _read_failure_limit(gate.subsection("failureLimit"))
     made = gate.read_record(Gate, limits.GATE, failure_limit=limit, alarms=_read_alarms(gate))
     gate.refuse_unknown_keys()
     has_none = made.deadline_minutes is None and gate.has_no_mistakes_at("deadlineMinutes")
@@ -131,17 +134,28 @@ def _read_gate(gate: Section, ring_size: int | None) -> Gate:
     return made
 
 
+def _read_failure_limit(section: Section) -> FailureLimit:
+    made = section.read_record(FailureLimit, limits.FAILURE_LIMIT)
+    if "minimum" in section.data:
+        allowed = "is no key any more: how many devices must fail follows from the evidence"
+        fix = "remove it, or write devices: 2 to stop at so many, whatever the evidence"
+        section.add_mistake("minimum", allowed, fix, show_value(section.get("minimum")))
+    section.refuse_unknown_keys()
+    return made
+
+
 def _check_ring_size(gate: Section, made: Gate, size: int) -> None:
-    """With a minimum of more devices than the ring has, nothing could pass, or nothing fail."""
+    """In a ring that is too small for its gate nothing could pass, or nothing fail."""
     ring = f"the ring has {size} declared device{'s' * (size > 1)}"
     minimum, limit = made.minimum_succeeded, made.failure_limit
     if minimum > size and gate.has_no_mistakes_at("minimumSucceeded"):
         fix = f"write minimumSucceeded: {size} or less"
         gate.add_mistake("minimumSucceeded", f"{ring}: it could never pass", fix, str(minimum))
-    if limit.minimum > size and gate.has_no_mistakes_at("failureLimit"):
-        allowed = f"{ring}: it could never fail, so this is no brake"
-        fix = f"write failureLimit: {{percent: {limit.percent:g}, minimum: {size}}}"
-        gate.add_mistake("failureLimit.minimum", allowed, fix, str(limit.minimum))
+    is_brake = smallest_failing(limit, size) is not None
+    if size and not is_brake and gate.has_no_mistakes_at("failureLimit"):
+        allowed = f"{ring}: all of them failing would be no evidence, so this is no brake"
+        fix = f"write failureLimit: {{percent: {limit.percent:g}, devices: {size}}}"
+        gate.add_mistake("failureLimit", allowed, fix, show_value(encode(limit)))
 
 
 def _read_alarms(gate: Section) -> tuple[AlarmGate, ...]:
@@ -157,3 +171,40 @@ def _read_alarms(gate: Section) -> tuple[AlarmGate, ...]:
     if len(alarms) > limits.MAX_ALARMS:
         gate.add_mistake("alarms", allowed, "remove some", f"{len(alarms)} alarms")
     return tuple(alarms.values())
+
+
+# IoT's own brake
+
+
+def list_abort_risks(manifest: Manifest) -> list[str]:
+    """What to warn of: abort criteria by which IoT may stop a release that keeps a ring's limit.
+
+    IoT looks at failed ÷ executed, whenever it likes, from `minimum` executed on. The chance that
+    the ratio ever reaches c while each device fails with the limit's chance p < c is at most
+    `exp(-minimum * KL(c, p))`: Ville's inequality for the likelihood ratio of c against p.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_AbortCriteria.html
+    """
+    risks = []
+    for ring, criterion in product(manifest.rings, manifest.abort):
+        limit = ring.gate.failure_limit
+        chance = 100 * _bound_abort_chance(criterion, limit.percent / 100)
+        if chance > limit.false_stop_percent:
+            brake = f"{criterion.percent:g} % {criterion.on} of at least {criterion.minimum}"
+            risks.append(
+                f"rollout.abort, {brake}: IoT may stop a release that"
+                f" keeps to the limit of ring {ring.name}, {limit.percent:g} %, with a chance of up"
+                f" to {chance:.2g} % (its falseStopPercent is {limit.false_stop_percent:g}); write"
+                " a higher percent or minimum"
+            )
+    return risks
+
+
+def _bound_abort_chance(criterion: Abort, share: float) -> float:
+    aborts_at = criterion.percent / 100
+    if aborts_at <= share:
+        return 1.0
+    divergence = aborts_at * log(aborts_at / share)
+    if aborts_at < 1:
+        divergence += (1 - aborts_at) * log((1 - aborts_at) / (1 - share))
+    return exp(-criterion.minimum * divergence)

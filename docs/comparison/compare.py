@@ -14,7 +14,6 @@ from forecast.course import find_rolled_back
 from forecast.scenarios import Scenario, list_scenarios, run_scenario
 from forecast.simulated_fleet import SimulatedFleet
 from forecast.tables import SCENARIO_COLUMNS, Table, format_markdown, format_minutes, scenario_cells
-from rollout.observed import ABORT_CANCEL
 from rollout.release import Abort, Manifest, Pace, RingPlan
 
 JOB = "unattended"
@@ -57,10 +56,7 @@ def run_unattended(manifest: Manifest, assumptions: Assumptions) -> SimulatedFle
 
 def stop_minute(fleet: SimulatedFleet) -> int | None:
     """When IoT's abort criteria stopped the job; None where they did not."""
-    job = fleet.jobs[JOB]
-    if job.reason != ABORT_CANCEL:
-        return None
-    return job.cancel_ends - fleet.assumptions.cancel_minutes
+    return fleet.jobs[JOB].canceled_at
 
 
 def recipe_cells(manifest: Manifest, scenario: Scenario) -> list[str]:

@@ -41,12 +41,12 @@ GATES: dict[str, dict[str, Any]] = {
     "canary": {
         "coveragePercent": 100,
         "minimumSucceeded": 2,
-        "failureLimit": {"percent": 10, "minimum": 2},
+        "failureLimit": {"percent": 10, "devices": 2},
     },
     "broad": {
         "coveragePercent": 100,
         "minimumSucceeded": 3,
-        "failureLimit": {"percent": 10, "minimum": 3},
+        "failureLimit": {"percent": 10, "devices": 3},
     },
 }
 Clients = Callable[[str], Any]
@@ -89,7 +89,10 @@ class Fleet:
         """Clients with credentials that policies are held against."""
         made = boto3.session.Session(key, secret, token, self.region)
         config = Config(
-            proxies={}, s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}
+            proxies={},
+            s3={"addressing_style": "path"},
+            read_timeout=120,  # a call of the controller may take it a minute
+            retries={"total_max_attempts": 1},
         )
         presigning = config.merge(
             Config(signature_version="s3v4")
@@ -185,6 +188,11 @@ class Fleet:
             ),
         )
 
+    def went_back(self, version: str) -> State:
+        return self.until(
+            f"everybody to be back from {version}", lambda s: is_back_from(s, version)
+        )
+
     # The controller
 
     def wake(self) -> dict[str, Any]:
@@ -254,18 +262,22 @@ class Fleet:
 
     def job(self, ring: str) -> str:
         """The id of the job that the candidate, or else the last good release, has in this ring; or
-        of the rollback's."""
+        of the rollback's, the last one."""
         state = self.state
-        offers = dict(state.stable)
-        if state.candidate:
-            offers |= {name: progress.offer for name, progress in state.candidate.rings.items()}
-        if state.rollback:
-            offers[ROLLBACK] = state.rollback.offer
-        return self.sandbox.names.job(ring, offers[ring].sequence)
+        wanted = state.returning() if ring == ROLLBACK else state.proof(ring) or state.kept(ring)
+        known = [one.sequence for one in state.offers if one.ring == ring]
+        if wanted:
+            return self.sandbox.names.job(ring, wanted.sequence)
+        if not known:  # it is over and forgotten: IoT still knows it
+            split = map(self.sandbox.names.split_job, self.jobs())
+            known = [parts[1] for parts in split if parts and parts[0] == ring]
+        return self.sandbox.names.job(ring, max(known))
 
     def job_of_last_good(self, ring: str) -> str:
         """The id of the job that gives the ring what it has proved."""
-        return self.sandbox.names.job(ring, self.state.stable[ring].sequence)
+        kept = self.state.kept(ring)
+        assert kept is not None, f"ring {ring} has no job of the last good release"
+        return self.sandbox.names.job(ring, kept.sequence)
 
     def jobs(self) -> dict[str, str]:
         """By id: the status of every job of the channel, ended ones too."""
@@ -297,9 +309,9 @@ class Fleet:
         return dict(execution["statusDetails"]["detailsMap"])
 
     def brought_back(self, state: State) -> tuple[str, ...]:
-        """The serials in the group of the state's rollback."""
-        assert state.rollback is not None, "there was no rollback"
-        return tuple(self.sandbox.list_rolled_back(state.rollback.offer.sequence))
+        """The serials of the devices that the state's way back has brought back."""
+        assert state.way_back is not None, "there was no rollback"
+        return tuple(self.sandbox.list_rolled_back(state.way_back.group))
 
     # Devices
 
@@ -336,6 +348,18 @@ def ring_of(fleet: Fleet, job: str) -> str:
     parts = fleet.sandbox.names.split_job(job)
     assert parts is not None, f"{job} is no job of the channel"
     return parts[0]
+
+
+def is_back_from(state: State, version: str) -> bool:
+    """Whether the last way back was from this version, and is over."""
+    back = state.way_back
+    return back is not None and not back.is_open and version in back.failed.split(", ")
+
+
+def refused(state: State) -> dict[str, str]:
+    """By digest that is refused: why."""
+    releases = state.releases.items()
+    return {sha256: one.why for sha256, one in releases if one.standing == "refused"}
 
 
 def everybody(version: str) -> dict[str, str]:

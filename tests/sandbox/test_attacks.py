@@ -250,24 +250,20 @@ def test_a_client_without_a_certificate_or_on_another_interface_finds_no_door(
 def url(fleet: Fleet, thief: DeviceConfig) -> str:
     """The image's URL in a job document, as AWS presigned it for the thief's device."""
     fleet.ship("2.1.1")
-    fleet.until(
-        "broad's job",
-        lambda s: (
-            s.candidate and "broad" in s.candidate.rings and s.candidate.rings["broad"].offer.seen
-        ),
-    )
+    fleet.until("broad's job", lambda s: (p := s.proof("broad")) and p.seen)
     device = Connection(thief, lambda: None, lambda _: None)
     device.start()
     try:
-        execution = device.start_next_job()
+        execution = device.find_next_job()
+        assert execution is not None
+        document = device.fetch_document(execution).document
     finally:
         device.close()
-    assert execution is not None
-    assert isinstance(execution.document, dict)
+    assert isinstance(document, dict)
     fleet.connect(THIEF)
     fleet.proved("2.1.1")
     fleet.disconnect(THIEF)
-    return str(execution.document["url"])
+    return str(document["url"])
 
 
 def test_a_presigned_url_gives_its_image_and_nothing_else(fleet: Fleet, url: str) -> None:
@@ -489,25 +485,23 @@ def test_a_manifest_that_was_not_deployed_is_refused_and_alarmed(
     fleet.waits("nothing")
 
 
-def test_an_image_tampered_with_after_the_offer_is_refused_by_the_devices(
+def test_an_image_tampered_with_after_the_offer_reaches_nobody(
     fleet: Fleet, administrator: Clients
 ) -> None:
+    """A job names the version of the object that the controller checked."""
     fleet.disconnect()
     digest = fleet.ship("2.2.0")
-    fleet.until("canary's job", lambda s: s.candidate and s.candidate.rings["canary"].offer.seen)
+    fleet.until("canary's job", lambda s: (p := s.proof("canary")) and p.seen)
     job, firmware = fleet.job("canary"), fleet.sandbox.manifest().firmware
     image = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": firmware.key}
     content = administrator("s3").get_object(**image)["Body"].read()
     administrator("s3").put_object(**image, Body=content[:-1] + b"!", ChecksumAlgorithm="SHA256")
     fleet.connect()
-    state = fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
-    assert fleet.executions(job) == dict.fromkeys(CANARY, "FAILED")
-    assert {fleet.details(job, serial)["reason"] for serial in CANARY} == {"wrong digest"}
-    assert digest in state.refused
-    assert fleet.runs() == everybody("2.1.1")
-    assert [name for name in fleet.jobs() if name.endswith(job.rsplit("-", 1)[1])] == [job], (
-        "no other ring was offered it"
-    )
+    fleet.proved("2.2.0")
+    assert fleet.executions(job) == dict.fromkeys(CANARY, "SUCCEEDED")
+    assert fleet.runs() == everybody("2.2.0"), "the later ring, too"
+    assert fleet.state.standing(digest) == "good"
+    administrator("s3").put_object(**image, Body=content, ChecksumAlgorithm="SHA256")
     fleet.no_ring_has_two_jobs()
 
 
@@ -533,6 +527,58 @@ def test_an_image_tampered_with_before_the_offer_is_offered_to_nobody(
     assert fleet.runs() == everybody("2.3.0")
 
 
+def test_jobs_that_somebody_makes_under_the_channels_name_are_cancelled_and_stop_nothing(
+    fleet: Fleet, administrator: Clients
+) -> None:
+    names, iot = fleet.sandbox.names, administrator("iot")
+    target = iot.describe_thing_group(thingGroupName=names.ring_group("canary"))["thingGroupArn"]
+    sequence, now = fleet.state.sequence, int(datetime.now(UTC).timestamp())
+    document = fleet.client("iot").get_job_document(jobId=fleet.job("broad"))["document"]
+    real = json.dumps({"release": json.loads(document)["release"]})
+    forged = {
+        names.job("canary", 2**63 - 1): "{}",
+        names.job("canary", now + 3600): real,
+        names.job("attic", now + 1): "[]",
+        f"{names.job_prefix}canary": real,
+        names.job("canary", now + 2): '{"release": "a.b.c"}',
+    }
+    for job, document in forged.items():
+        continuous = {"targets": [target], "targetSelection": "CONTINUOUS"}
+        iot.create_job(jobId=job, document=document, **continuous)
+    answer = fleet.wake()
+    assert (answer["outcome"], answer["sequence"]) == ("done", sequence)
+    assert {iot.describe_job(jobId=job)["job"]["status"] for job in forged} == {"CANCELED"}
+    fleet.waits("nothing")
+
+
+def test_who_may_call_the_function_cannot_end_the_stacks_jobs(
+    fleet: Fleet, administrator: Clients
+) -> None:
+    """Nor wait until they can: the tick's rule is there for as long as the stack."""
+    name, before = fleet.sandbox.outputs["controllerName"], fleet.jobs()
+    alarmed = metric(fleet, "Forged")
+    event = json.dumps({"tf": {"action": "delete", "prev_input": {}}})
+    answer = administrator("lambda").invoke(FunctionName=name, Payload=event)
+    assert "FunctionError" not in answer
+    assert json.load(answer["Payload"])["outcome"] == "forged"
+    assert fleet.jobs() == before
+    assert metric(fleet, "Forged") > alarmed
+
+
+def test_hostile_orders_are_a_halt_that_the_operator_ends(
+    fleet: Fleet, administrator: Clients
+) -> None:
+    orders = {"Bucket": fleet.sandbox.outputs["bucketName"], "Key": fleet.sandbox.names.keys.orders}
+    for body in (b"[" * 100_000, b'{"schema": ' + b"9" * 5_000 + b"}", b"x" * 2_000_000):
+        administrator("s3").put_object(**orders, Body=body)
+        answer = fleet.wake()
+        assert (answer["outcome"], answer["kind"]) == ("done", "halted")
+        assert "control.json is unreadable" in answer["waiting"]
+    assert "unreadable" in fleet.ops("halt")
+    fleet.ops("resume")
+    fleet.waits("nothing")
+
+
 def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume(
     fleet: Fleet, administrator: Clients
 ) -> None:
@@ -548,21 +594,25 @@ def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume
     old = s3.get_object(**stored, VersionId=oldest)["Body"].read()
     envelope = json.loads(honest)
     unsigned = json.dumps(envelope | {"jws": "a.b.c"}).encode()
-    forged = json.dumps(envelope | {"state": envelope["state"] | {"refused": {}}}).encode()
+    forged = json.dumps(
+        envelope | {"state": envelope["state"] | {"refused": {"0" * 64: "no"}}}
+    ).encode()
     for name, body in {
         "invalid": forged,
         "invalid ": unsigned,
         "invalid  ": b"",
         "lost": None,
-        "older": old,
+        "replayed": old,
+        "replayed ": honest,
     }.items():
         with unguarded(fleet, administrator):
-            s3.put_object(**stored, Body=body) if body is not None else s3.delete_object(**stored)
+            put = s3.delete_object(**stored) if body is None else s3.put_object(**stored, Body=body)
         answer = fleet.wake()
         assert (answer["outcome"], answer["halt"].split("-")[0]) == ("distrusted", name.strip())
         with unguarded(fleet, administrator):
-            s3.put_object(**stored, Body=honest)
-    assert fleet.wake()["outcome"] == "done", "with the honest state back it goes on"
+            s3.delete_object(**stored, VersionId=put["VersionId"])
+    assert s3.get_object(**stored)["Body"].read() == honest
+    assert fleet.wake()["outcome"] == "done", "with the honest state in its place it goes on"
 
     with unguarded(fleet, administrator):
         s3.put_object(**stored, Body=old)
@@ -571,7 +621,7 @@ def test_a_state_that_the_controller_did_not_write_stops_everything_until_resume
     assert (answer["outcome"], fleet.jobs()) == (
         "distrusted",
         jobs,
-    ), "nothing is started from a state that is older than its jobs"
+    ), "nothing is started from an older state"
     assert answer["halt"] in fleet.ops("resume")
     fleet.proved("2.4.0")
     assert fleet.runs() == everybody("2.4.0")

@@ -133,8 +133,11 @@ class LocalAws:
         """Offers an image to the devices; `stored` is what really lies in S3. Returns the job's
         id."""
         self.sequence += 1
+        job = self.new_job_id()
         statement = replace(
             ReleaseStatement(
+                contract=1,
+                job=job,
                 channel=CHANNEL,
                 hardware=HARDWARE,
                 version=Version(version),
@@ -156,10 +159,14 @@ class LocalAws:
                 compact_jws(signed, signature),
                 artifact_url("firmware", REGION, "amazonaws.com", key),
             ),
+            job,
         )
 
-    def job(self, devices: list[DeviceConfig], document: str) -> str:
-        job = f"job-{self.sequence}-{len(self.iot.list_jobs()['jobs'])}"
+    def new_job_id(self) -> str:
+        return f"job-{self.sequence}-{len(self.iot.list_jobs()['jobs'])}"
+
+    def job(self, devices: list[DeviceConfig], document: str, job: str | None = None) -> str:
+        job = job or self.new_job_id()
         self.iot.create_job(
             jobId=job,
             targets=[f"arn:aws:iot:{REGION}:{ACCOUNT}:thing/{device.thing}" for device in devices],
@@ -195,7 +202,6 @@ def device_policy() -> dict[str, Any]:
     arn, mine = f"arn:aws:iot:{REGION}:{ACCOUNT}", "$aws/things/${iot:Connection.Thing.ThingName}"
     filters = [f"{mine}/jobs/*", f"{mine}/shadow/update/*"]
     publish = [
-        f"{mine}/jobs/start-next",
         f"{mine}/jobs/*/get",
         f"{mine}/jobs/*/update",
         f"{mine}/shadow/update",
@@ -310,7 +316,7 @@ def test_twenty_devices_install_a_release_and_say_so(
         "sequence": aws.sequence,
     }
     assert [aws.shadow(config) for config in fleet] == [
-        {"firmware": firmware, "hardware": HARDWARE}
+        {"contract": 1, "firmware": firmware, "hardware": HARDWARE}
     ] * 20
     assert took < 10, f"20 devices took {took:.1f} s"
     for device in devices:
@@ -381,6 +387,9 @@ def test_a_rollback_installs_the_older_image_and_its_document_is_refused_when_re
         if downgrade:
             rollback = aws.iot.get_job_document(jobId=job)["document"]
     end = aws.wait_until_ended(aws.job([config], rollback), config)
+    assert (end["status"], end["reason"]) == ("FAILED", "other job")
+    stale = aws.release([config], image("2.1.0"), sequence=1, downgrade=True)
+    end = aws.wait_until_ended(stale, config)
     assert (end["status"], end["reason"]) == ("REJECTED", "stale sequence")
     assert aws.shadow(config)["firmware"]["version"] == "2.4.0"
 
@@ -422,6 +431,33 @@ def test_a_release_for_others_or_by_others_is_refused(
     finally:
         aws.key = channel_key
     assert (end["status"], end["reason"]) == ("FAILED", "bad signature")
+
+
+@pytest.mark.parametrize("change", [{"contract": 2}, {"crit": ("channel", "refuses")}])
+def test_a_statement_that_the_device_cannot_read_is_rejected(
+    aws: LocalAws, run: Callable[..., Device], change: dict[str, Any]
+) -> None:
+    config = aws.create_device(f"older-{'-'.join(change)}")
+    run(config)
+    end = aws.wait_until_ended(aws.release([config], image("2.1.0"), **change), config)
+    assert (end["status"], end["reason"]) == ("REJECTED", "contract not understood")
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["7", '"text"', "[]", '{"a": 1, "a": 2}', "[" * 20 + "]" * 20, "[" * 900 + "]" * 900],
+    ids=["a number", "a text", "a list", "a key twice", "deep", "deeper"],
+)
+def test_a_document_that_is_none_fails_and_the_next_job_is_taken(
+    aws: LocalAws, run: Callable[..., Device], document: str
+) -> None:
+    config = aws.create_device(f"reads-{len(document)}")
+    run(config)
+    bad = aws.job([config], document)
+    good = aws.release([config], image("2.1.0"))
+    wait_for("the bad one's end", lambda: aws.execution(bad, config)["status"] == "FAILED", 60)
+    assert aws.execution(bad, config)["reason"] == "bad document"
+    assert aws.wait_until_ended(good, config)["status"] == "SUCCEEDED"
 
 
 def test_a_job_cancelled_in_mid_update_is_dropped_and_the_next_one_taken(

@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 
 from cloud.clients import Clients as CloudClients
+from cloud.way_back import BUSY_SECONDS
 from device.agent import Faults
 from functions.controller import Controller, Setup
 from rollout.state import State
-from tests.sandbox.fleet import BROAD, CANARY, Clients, Fleet, everybody, ring_of, wait_for
+from tests.sandbox.fleet import (
+    BROAD,
+    CANARY,
+    Clients,
+    Fleet,
+    everybody,
+    is_back_from,
+    ring_of,
+    wait_for,
+)
 
 AT_ONCE = 2
 """Runs of the controller that are started together."""
@@ -73,7 +83,7 @@ def test_controllers_that_run_at_once_roll_back_once(fleet: Fleet) -> None:
     before, good = set(fleet.jobs()), fleet.state.last_good
     assert good is not None
     fleet.ship("2.5.0", bad=True)
-    together(fleet, lambda s: s.rollback and s.rollback.done_at)
+    together(fleet, lambda s: is_back_from(s, "2.5.0"))
     assert jobs_by_ring(fleet, set(fleet.jobs()) - before) == [
         "canary",
         "rollback",
@@ -119,6 +129,18 @@ class Mortal:
             raise Killed
 
 
+class HastyClock:
+    """A clock that runs ahead: what a killed run had for itself is free again at once."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def sleep(self, seconds: float, /) -> None:
+        time.sleep(seconds)
+
+
 def killed_at(fleet: Fleet, calls: set[str], true: Callable[[State], Any]) -> None:
     """Runs the controller, with its role's rights, until `true(state)`; it is killed before and
     after each of the calls."""
@@ -130,15 +152,17 @@ def killed_at(fleet: Fleet, calls: set[str], true: Callable[[State], Any]) -> No
     moments = {(call, when) for call in calls for when in ("before", "after")}
     mortal = Mortal(fleet, moments)
     deaths, deadline = len(moments), time.monotonic() + 30
+    clock = HastyClock()
     while not true(fleet.state) or moments:
         assert time.monotonic() < deadline, (
             f"not struck: {moments}; the controller: {fleet.state.waiting.text}"
         )
         try:
-            Controller(setup, CloudClients(mortal.connect)).run(time.time())
+            Controller(setup, CloudClients(mortal.connect), clock=clock).run(clock.time())
         except Killed:
             deaths -= 1
-    assert deaths == 0
+            clock.ahead += BUSY_SECONDS
+    assert deaths in (0, 1), "devices are placed side by side: two moments can end one run"
 
 
 def test_a_controller_that_is_killed_at_every_deed_brings_a_release_to_its_end(
@@ -175,7 +199,7 @@ def test_a_controller_that_is_killed_at_every_deed_rolls_back_who_was_exposed(fl
     }
     with fleet.controller_down():
         fleet.ship("2.7.0", bad=True)
-        killed_at(fleet, deeds, lambda s: s.rollback and s.rollback.done_at)
+        killed_at(fleet, deeds, lambda s: is_back_from(s, "2.7.0"))
     assert jobs_by_ring(fleet, set(fleet.jobs()) - before) == [
         "canary",
         "rollback",
@@ -195,7 +219,7 @@ def test_a_device_that_dies_in_mid_update_holds_its_ring_until_it_returns(
     fleet.disconnect("0001")
     (device,) = fleet.connect("0001", faults=Faults(die_at=step))
     fleet.ship(version)
-    fleet.until("canary's job", lambda s: s.candidate and s.candidate.rings["canary"].offer.seen)
+    fleet.until("canary's job", lambda s: (p := s.proof("canary")) and p.seen)
     assert device.died.wait(20)
     fleet.disconnect("0001")
     fleet.until(
@@ -224,7 +248,7 @@ def test_devices_that_were_away_during_a_release_get_it_when_they_return(fleet: 
     fleet.ship("2.11.0")
     fleet.until(
         "who is there",
-        lambda s: s.candidate and "broad" in s.candidate.rings and fleet.runs()["0003"] == "2.11.0",
+        lambda s: s.proof("broad") and fleet.runs()["0003"] == "2.11.0",
     )
     assert fleet.wake()["kind"] == "coverage", "two of three are away"
     fleet.connect("0004", "0005")
@@ -260,7 +284,7 @@ def test_manifest_orders_and_cancelled_jobs_wake_the_controller(fleet: Fleet) ->
     fleet.ops("resume")
     on_its_own(
         "the order to be seen",
-        lambda s: s.halt is None and s.candidate and not s.candidate.rings["canary"].withdrawn,
+        lambda s: s.halt is None and s.proof("canary"),
     )
     wait_for("the new job", lambda: fleet.job("canary") in fleet.live_jobs())
     assert fleet.job("canary") != job

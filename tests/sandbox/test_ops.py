@@ -23,10 +23,10 @@ ROLLOUT: dict[str, Any] = {
     "gates": {
         "canary": {
             "minimumSucceeded": 2,
-            "failureLimit": {"percent": 10, "minimum": 2},
+            "failureLimit": {"percent": 10, "devices": 2},
             "approval": True,
         },
-        "broad": {"minimumSucceeded": 15, "failureLimit": {"percent": 10, "minimum": 3}},
+        "broad": {"minimumSucceeded": 15, "failureLimit": {"percent": 10, "devices": 3}},
     },
 }
 
@@ -112,7 +112,8 @@ def prove(sandbox: Sandbox, order: Callable[..., str]) -> None:
 
 
 def rings(found: State) -> list[str]:
-    return list(found.candidate.rings) if found.candidate else []
+    """The rings that were offered the candidate."""
+    return [offer.ring for offer in found.wanted("prove")]
 
 
 def test_pause_and_approval_hold_the_next_ring(
@@ -161,8 +162,9 @@ def test_halt_stops_a_release_while_the_controller_is_down(
         "canary to start",
         lambda s: rings(s) == ["canary"] and sandbox.channel.jobs.statuses(),
     )
-    assert before.candidate
-    job = sandbox.names.job("canary", before.candidate.rings["canary"].offer.sequence)
+    offer = before.proof("canary")
+    assert offer
+    job = sandbox.names.job("canary", offer.sequence)
     wake_until(
         sandbox, "canary's job", lambda _: sandbox.channel.jobs.statuses().get(job) == "IN_PROGRESS"
     )
@@ -183,7 +185,7 @@ def test_halt_stops_a_release_while_the_controller_is_down(
         if job_status == "IN_PROGRESS"
     }
     assert live == {
-        sandbox.names.job(ring, offer.sequence) for ring, offer in before.stable.items()
+        sandbox.names.job(kept.ring, kept.sequence) for kept in before.wanted("keep")
     }, "what was proved stays"
     with sandbox.devices():
         time.sleep(1)  # they are connected and ask for work: there is none
@@ -199,16 +201,9 @@ def test_halt_stops_a_release_while_the_controller_is_down(
     assert status()["code"] == NEEDED
 
     assert "is offered to ring canary again, under a new sequence" in order("resume")
-    again = wake_until(
-        sandbox,
-        "canary's new job",
-        lambda s: s.candidate and not s.candidate.rings["canary"].withdrawn,
-    )
-    assert again.candidate
-    assert (
-        again.candidate.rings["canary"].offer.sequence
-        > before.candidate.rings["canary"].offer.sequence
-    )
+    again = wake_until(sandbox, "canary's new job", lambda s: s.proof("canary")).proof("canary")
+    assert again
+    assert again.sequence > offer.sequence
 
 
 def test_a_forged_state_is_resumed_by_the_id_that_the_controller_wants(
@@ -227,8 +222,8 @@ def test_a_forged_state_is_resumed_by_the_id_that_the_controller_wants(
 
     assert f"Starts afresh, {answer['halt']}" in order("resume")
     fresh = wake_until(
-        sandbox, "a fresh state", lambda s: s.decisions and s.decisions[0].what == "recovered"
+        sandbox, "a fresh state", lambda s: any(d.what == "recovered" for d in s.decisions)
     )
-    assert fresh.last_good is None
+    assert str(fresh.last_good and fresh.last_good.version) == "2.2.0", "what was signed is kept"
     assert fresh.candidate
     assert str(fresh.candidate.firmware.version) == "2.1.0"

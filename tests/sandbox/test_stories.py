@@ -13,7 +13,16 @@ from device.agent import Device, DeviceConfig
 from ops.local_aws import ACCOUNT
 from rollout.job_document import parse_statement
 from rollout.state import State
-from tests.sandbox.fleet import BROAD, CANARY, Fleet, everybody, ring_of, wait_for
+from tests.sandbox.fleet import (
+    BROAD,
+    CANARY,
+    Fleet,
+    everybody,
+    is_back_from,
+    refused,
+    ring_of,
+    wait_for,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +39,11 @@ def sequence_of(job: str) -> str:
     return job.rsplit("-", 1)[1]
 
 
-def jobs_with(fleet: Fleet, sequence: str) -> set[str]:
-    """The rings that were offered something under this sequence."""
-    return {ring_of(fleet, job) for job in fleet.jobs() if sequence_of(job) == sequence}
+def rings_offered(fleet: Fleet, version: str) -> set[str]:
+    """The rings that were offered this version, the rollback's too."""
+    jobs = fleet.sandbox.channel.jobs.get_all(fleet.jobs())
+    about = f"{version} for ring "
+    return {ring_of(fleet, name) for name, job in jobs.items() if job.description.startswith(about)}
 
 
 def good_version(state: State) -> str:
@@ -55,11 +66,8 @@ def test_a_release_reaches_every_device_ring_by_ring(fleet: Fleet) -> None:
     )
     reported = fleet.reported()
     assert {firmware.version for firmware in reported.values()} == {"2.2.0"}
-    assert (
-        {str(firmware.sequence) for firmware in reported.values()}
-        == {sequence_of(canary)}
-        == {sequence_of(broad)}
-    )
+    for ring, job in ((CANARY, canary), (BROAD, broad)):
+        assert {str(reported[serial].sequence) for serial in ring} == {sequence_of(job)}
     story = [(event.what, event.ring) for event in state.decisions][-5:]
     assert story == [
         ("started", "canary"),
@@ -74,27 +82,28 @@ def test_a_bad_release_is_stopped_in_canary_and_who_had_it_is_brought_back(fleet
     good = good_version(fleet.state)
     before, live = fleet.reported(), fleet.live_jobs()
     digest = fleet.ship("2.3.0", bad=True)
-    state = fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
-    assert state.rollback is not None
-    (bad,) = state.rollback.exposing_jobs
+    state = fleet.went_back("2.3.0")
+    assert state.way_back is not None
+    (source,) = state.way_back.sources
+    bad = source.job
     assert fleet.executions(bad) == dict.fromkeys(CANARY, "FAILED")
     assert fleet.details(bad, "0001")["reason"] == "self-test failed"
-    assert jobs_with(fleet, sequence_of(bad)) == {"canary"}, "the next ring was never offered it"
+    assert rings_offered(fleet, "2.3.0") == {"canary"}, "the next ring was never offered it"
     assert fleet.jobs()[bad] == "CANCELED"
 
     way_back = fleet.job("rollback")
-    assert fleet.brought_back(state) == CANARY, (
-        "in the rollback's group: who was exposed, and nobody else"
-    )
+    assert fleet.brought_back(state) == CANARY, "who was exposed, and nobody else"
     assert fleet.executions(way_back) == dict.fromkeys(CANARY, "SUCCEEDED")
-    assert set(fleet.live_jobs()) - set(live) == {way_back}
+    fleet.wake()
+    assert fleet.live_jobs() == live, "a way back that is over leaves nothing"
+    assert fleet.sandbox.channel.rollback_groups.sequences() == frozenset()
     after = fleet.reported()
     assert {firmware.version for firmware in after.values()} == {good}
     assert {serial: after[serial] for serial in BROAD} == {
         serial: before[serial] for serial in BROAD
     }, "never touched"
     assert {str(after[serial].sequence) for serial in CANARY} == {sequence_of(way_back)}
-    assert set(state.refused) == {digest}
+    assert digest in refused(state)
     assert good_version(state) == good
 
 
@@ -107,7 +116,7 @@ def test_a_refused_image_is_never_offered_again(fleet: Fleet) -> None:
 
 
 def test_an_old_rollbacks_document_is_refused_when_it_is_replayed(fleet: Fleet) -> None:
-    assert fleet.state.rollback is not None, "the bad release's"
+    assert fleet.state.way_back is not None, "the bad release's"
     iot, old = fleet.client("iot"), fleet.job("rollback")
     fleet.release("2.4.0")
     document = iot.get_job_document(jobId=old)["document"]
@@ -123,8 +132,8 @@ def test_an_old_rollbacks_document_is_refused_when_it_is_replayed(fleet: Fleet) 
         "the answer", lambda: fleet.executions("replay")["0001"] not in ("QUEUED", "IN_PROGRESS")
     )
     assert (fleet.executions("replay")["0001"], fleet.details("replay", "0001")["reason"]) == (
-        "REJECTED",
-        "stale sequence",
+        "FAILED",
+        "other job",
     )
     assert fleet.runs() == everybody("2.4.0")
 
@@ -141,9 +150,8 @@ def test_the_revert_of_a_good_release_brings_the_old_one_back(fleet: Fleet) -> N
     assert fleet.executions(fleet.job("canary")) == dict.fromkeys(CANARY, "SUCCEEDED"), (
         "ring by ring, as any release"
     )
-    assert (
-        state.refused.keys() & {state.previous_good.sha256 if state.previous_good else ""} == set()
-    ), "it was not bad"
+    assert state.previous_good is not None
+    assert state.previous_good.sha256 not in refused(state), "it was not bad"
     fleet.no_ring_has_two_jobs()
 
 
@@ -160,10 +168,10 @@ def test_the_revert_of_a_release_that_is_out_takes_it_back_from_who_has_it_and_n
     assert fleet.waits("coverage").waiting.ring == "canary"
     assert fleet.runs() == everybody(good) | {"0001": "2.6.0"}
     fleet.ship(good)
-    state = fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
+    state = fleet.went_back("2.6.0")
     assert fleet.brought_back(state) == ("0001",), "0002 was offered it and never began"
     assert fleet.runs() == everybody(good)
-    assert (state.candidate, digest in state.refused) == (None, False), "taken back, not refused"
+    assert (state.candidate, digest in refused(state)) == (None, False), "taken back, not refused"
     fleet.connect("0002")
     fleet.release("2.6.0")
     assert fleet.runs() == everybody("2.6.0"), "so it may be released again"
@@ -224,12 +232,11 @@ def test_an_alarm_of_the_stack_that_is_set_to_roll_back_rolls_back(fleet: Fleet)
         set_alarm(
             fleet, alarm, "ALARM"
         )  # again and again: MiniStack looks at its alarms whenever a metric comes in
-        return state.rollback is not None and state.rollback.done_at is not None
+        return is_back_from(state, "2.8.0")
 
     state = fleet.until("the way back", went_back)
-    assert (
-        "alarm stack:controller-errors went off after ring canary started" in state.refused.values()
-    )
+    why = "ring canary: alarm stack:controller-errors went off after ring canary started"
+    assert why in refused(state).values()
     assert fleet.brought_back(state) == CANARY
     assert fleet.runs() == everybody(good)
 
@@ -270,7 +277,7 @@ def test_a_job_that_was_ended_by_hand_stays_so_until_resume(fleet: Fleet, how: s
         iot.delete_job(jobId=job, force=True)
         iot.delete_job(jobId=proved, force=True)
     state = fleet.waits("halted")
-    assert "by hand" in state.waiting.text
+    assert "a person" in state.waiting.text
     jobs = fleet.jobs()
     for _ in range(3):
         assert fleet.wake()["did"] == []
@@ -346,8 +353,14 @@ def test_no_ring_waits_for_a_window_that_nobody_set(fleet: Fleet) -> None:
 
 
 def test_destroying_the_stack_ends_its_jobs_and_groups(fleet: Fleet) -> None:
+    fleet.disconnect()
     fleet.ship("2.12.0", bad=True)
-    fleet.until("the way back", lambda s: s.rollback and s.rollback.done_at)
+    fleet.until("canary's job", lambda s: (p := s.proof("canary")) and p.seen)
+    job = fleet.job("canary")
+    fleet.connect()
+    wait_for("the failures", lambda: fleet.executions(job) == dict.fromkeys(CANARY, "FAILED"))
+    fleet.disconnect()
+    fleet.until("the way back", lambda s: (o := s.returning()) and o.seen)
     iot, outputs = fleet.client("iot"), fleet.sandbox.outputs
     prefix = fleet.sandbox.names.rollback_group_prefix
 
@@ -359,11 +372,20 @@ def test_destroying_the_stack_ends_its_jobs_and_groups(fleet: Fleet) -> None:
         ]
 
     before = groups()
-    assert len(before) == 1, "the rollback's; those of earlier ones have been removed"
+    assert len(before) == 1, "of the way back that is open; those of earlier ones are removed"
     live = fleet.live_jobs()
     assert len(live) == 3, "two rings' and the rollback's"
-    destroy = json.dumps({"tf": {"action": "delete"}})
+    events, tick = fleet.client("events"), fleet.sandbox.names.tick
+    events.remove_targets(Rule=tick, Ids=["controller"])
+    events.delete_rule(Name=tick)  # as the provider does, before it calls
+    destroy = json.dumps({"tf": {"action": "delete", "prev_input": {}}})
     answer = fleet.client("lambda").invoke(FunctionName=outputs["controllerName"], Payload=destroy)
-    assert json.load(answer["Payload"]) == {"outcome": "ended", "jobs": live, "groups": before}
+    assert json.load(answer["Payload"]) == {
+        "outcome": "ended",
+        "jobs": live,
+        "groups": before,
+        "failed": [],
+    }
+    assert fleet.state.ended, "a stack made again over what was kept knows who ended its jobs"
     assert fleet.live_jobs() == []
     assert groups() == []

@@ -13,16 +13,19 @@ import jwt
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
+from cloud.bucket import ImageCheck
 from cloud.clients import Clients
 from functions import controller as module
 from functions.controller import Controller, Setup
 from rollout.job_document import parse_statement
-from rollout.observed import Alarm
+from rollout.names import FOREIGN_A_RUN
+from rollout.observed import Alarm, Counts
 from rollout.release import AlarmGate, Manifest
-from tests.fake_aws import no_fault, refusal
+from rollout.state import Offer, Phase
+from tests.fake_aws import Effect, no_fault, refusal
 from tests.simulation.test_decide import GATE, manifest
-from tests.simulation.world import NAMES, World, firmware
-from tests.simulation.world_aws import KEY, OTHER_KEY, WorldAws
+from tests.simulation.world import NAMES, SimJob, World, firmware
+from tests.simulation.world_aws import KEY, OTHER_KEY, WorldAws, WorldClock
 
 STATE = NAMES.keys.state
 ORDER = {"by": "alice", "at": 0.0, "why": "a test"}
@@ -38,7 +41,7 @@ def aws() -> WorldAws:
 
 
 def once(fake: WorldAws) -> dict[str, Any]:
-    return Controller(fake.setup(), Clients(fake.connect)).run(fake.world.now)
+    return fake.controller().run(fake.world.now)
 
 
 def run(fake: WorldAws, minutes: int) -> dict[str, Any]:
@@ -67,9 +70,11 @@ def test_it_offers_a_signed_release_ring_by_ring(aws: WorldAws) -> None:
         sequence,
         False,
     )
+    key = firmware("1.2.0").key
+    version = aws.objects.version(key)
     assert aws.documents[job]["url"].endswith(
-        f".s3.us-east-1.amazonaws.com/{firmware('1.2.0').key}}}"
-    )
+        f".s3.us-east-1.amazonaws.com/{key}%3FversionId%3D{version}}}"
+    ), "an image that is put there later reaches nobody"
     run(aws, 25)
     assert aws.world.versions() == {"1.2.0"}
 
@@ -79,6 +84,33 @@ def test_an_idle_minute_writes_nothing_and_signs_nothing(aws: WorldAws) -> None:
     assert once(aws)["did"] == []
     assert not {"put_object", "sign", "create_job", "cancel_job", "update_job"} & set(aws.made)
     assert len(aws.made) < 20, f"a minute of doing nothing costs {len(aws.made)} calls"
+
+
+def test_releases_that_were_superseded_cost_no_calls(aws: WorldAws) -> None:
+    release(aws, manifest("1.2.0", gate=replace(GATE, soak_minutes=600)))
+    run(aws, 5)
+    aws.made.clear()
+    once(aws)
+    before, state = len(aws.made), aws.channel().state()
+    assert state is not None
+    left = [
+        Offer(
+            ring="broad",
+            sequence=number,
+            firmware=firmware(f"1.1.{number}"),
+            aim="prove",
+            phase=Phase.ENDED,
+            made_at=0.0,
+            seen=True,
+            final=Counts(succeeded=1),
+        )
+        for number in range(1, 1000)
+    ]
+    aws.write_state(replace(state.state, offers=(*left, *state.state.offers)))
+    aws.made.clear()
+    assert once(aws)["outcome"] == "done"
+    assert len(aws.state["offers"]) > 1000, "whom they exposed is not forgotten"
+    assert len(aws.made) <= before + 2, "the state is written once more"
 
 
 def test_every_run_gives_a_heartbeat_and_counts(aws: WorldAws) -> None:
@@ -131,8 +163,26 @@ def test_an_image_that_is_missing_or_another_is_not_released(
     assert aws.world.versions() == {"1.1.0"}
 
 
+def test_an_image_is_checked_as_the_version_that_a_job_names(aws: WorldAws) -> None:
+    good = firmware("1.1.0")
+    bucket, version = aws.channel().bucket, aws.objects.version(good.key)
+    assert bucket.check_image(good) == ImageCheck(problem=None, version=version)
+    aws.objects[good.key] = b"tampered"
+    now = bucket.check_image(good)
+    assert now.problem
+    assert "another SHA-256" in now.problem
+    assert now.version != version
+    assert bucket.check_image(good, version) == ImageCheck(problem=None, version=version)
+    del aws.objects[good.key]
+    assert bucket.check_image(good).version is None
+    assert bucket.check_image(good, version).problem is None
+    gone = bucket.check_image(good, "v0").problem
+    assert gone
+    assert gone.endswith("(version v0) is missing")
+
+
 def test_no_release_starts_without_a_way_back(aws: WorldAws) -> None:
-    del aws.objects[firmware("1.1.0").key]
+    aws.objects.lose(firmware("1.1.0").key)
     release(aws, manifest("1.2.0"))
     assert "no way back" in run(aws, 5)["waiting"]
     assert aws.world.versions() == {"1.1.0"}
@@ -174,8 +224,25 @@ def test_a_state_that_cannot_be_read_is_not_believed(aws: WorldAws, body: bytes)
 
 
 def test_a_lost_state_starts_nothing(aws: WorldAws) -> None:
-    del aws.objects[STATE]
+    aws.objects.lose(STATE)
     expect_standstill(aws, "lost-")
+
+
+def test_a_deleted_state_starts_nothing_though_no_job_is_left(aws: WorldAws) -> None:
+    del aws.objects[STATE]
+    aws.world.deleted |= set(aws.world.jobs)
+    release(aws, manifest("1.5.0"))
+    assert run(aws, 5)["halt"].startswith("lost-v")
+    assert aws.world.versions() == {"1.1.0"}
+
+
+def test_an_old_state_whose_successors_are_gone_starts_nothing(aws: WorldAws) -> None:
+    keep, old = list(aws.objects.versions[STATE]), aws.objects[STATE]
+    release(aws, manifest("1.2.0"))
+    run(aws, 25)
+    aws.objects[STATE] = old
+    aws.objects.versions[STATE] = keep
+    expect_standstill(aws, "older-")
 
 
 def test_an_old_state_put_back_starts_nothing(aws: WorldAws) -> None:
@@ -183,7 +250,132 @@ def test_an_old_state_put_back_starts_nothing(aws: WorldAws) -> None:
     release(aws, manifest("1.2.0"))
     run(aws, 25)
     aws.objects[STATE] = old
-    expect_standstill(aws, "older-")
+    expect_standstill(aws, "replayed-")
+
+
+def test_an_old_state_of_the_same_sequence_put_back_starts_nothing(aws: WorldAws) -> None:
+    """A soak that broke since would count as unbroken."""
+    release(aws, manifest("1.2.0"))
+    once(aws)
+    early, sequence = aws.objects[STATE], aws.state["sequence"]
+    while aws.state["waiting"]["kind"] != "soak":
+        aws.world.tick()
+        once(aws)
+    assert aws.state["sequence"] == sequence
+    assert aws.objects[STATE] != early
+    aws.objects[STATE] = early
+    expect_standstill(aws, "replayed-")
+
+
+def test_what_earlier_states_and_signed_jobs_prove_outlives_a_lost_state(aws: WorldAws) -> None:
+    aws.world.bad = {"1.2.0"}
+    release(aws, manifest("1.2.0"))
+    run(aws, 25)
+    refused, sequence = refused_digests(aws), aws.state["sequence"]
+    assert refused
+    aws.objects[STATE] = b"{}"
+    aws.objects[STATE] = b'{"state": {}, "jws": "a..b"}'
+    answer = once(aws)
+    assert answer["outcome"] == "distrusted"
+    aws.write_orders(resume={"halt": answer["halt"], "order": ORDER})
+    once(aws)
+    assert refused_digests(aws) == refused
+    assert aws.state["sequence"] >= sequence
+    assert aws.state["lastGood"]["version"] == "1.1.0"
+    run(aws, 25)
+    assert aws.world.versions() == {"1.1.0"}, "what was refused is not offered again"
+
+
+def test_a_state_is_recovered_only_in_place_of_the_one_that_was_distrusted(aws: WorldAws) -> None:
+    aws.objects[STATE] = b"{}"
+    halt = once(aws)["halt"]
+    aws.write_orders(resume={"halt": halt, "order": ORDER})
+
+    def other_run_first(_number: int, name: str, effect: Callable[[], Any]) -> Any:
+        if name == "put_object" and not calls:
+            calls.append(name)
+            aws.fault = no_fault
+            assert once(aws)["outcome"] == "done"
+            aws.fault = other_run_first
+        return effect()
+
+    calls: list[str] = []
+    aws.fault = other_run_first
+    assert once(aws)["outcome"] == "lost", "the faster run's state stands"
+    assert once(aws)["outcome"] == "done"
+
+
+# Jobs under the channel's name that others made
+
+
+def refused_digests(aws: WorldAws) -> set[str]:
+    return {sha for sha, one in aws.state["releases"].items() if one["standing"] == "refused"}
+
+
+def forge(aws: WorldAws, job: str, document: str = "{}") -> None:
+    """Somebody makes a job for the canary."""
+    original = next(iter(aws.world.jobs.values()))
+    aws.world.jobs[job] = SimJob(original.offer, None, None)
+    aws.documents[job] = json.loads(document)
+
+
+FORGED = {
+    "a number that no clock reaches": lambda aws: (NAMES.job("canary", 2**63), "{}"),
+    "an hour ahead": lambda aws: (NAMES.job("canary", int(aws.world.now) + 3600), "{}"),
+    "an unknown ring": lambda aws: (NAMES.job("attic", 1_999_999_999), "{}"),
+    "no number": lambda aws: (f"{NAMES.job_prefix}canary", "{}"),
+    "a number written otherwise": lambda aws: (f"{NAMES.job_prefix}canary-0001999999999", "{}"),
+    "brackets": lambda aws: (NAMES.job("canary", 1_999_999_999), "[]"),
+    "a document signed for another job": lambda aws: (
+        NAMES.job("canary", 1_999_999_999),
+        aws.sign_document(NAMES.job("canary", 1_999_999_998)),
+    ),
+    "a document signed for another ring": lambda aws: (
+        NAMES.job("early", 1_999_999_999),
+        aws.sign_document(NAMES.job("canary", 1_999_999_999)),
+    ),
+    "another channel's document": lambda aws: (
+        NAMES.job("canary", 1_999_999_999),
+        aws.sign_document(NAMES.job("canary", 1_999_999_999), channel="beta"),
+    ),
+}
+
+
+@pytest.mark.parametrize("make", FORGED.values(), ids=FORGED)
+def test_a_job_that_somebody_forged_is_cancelled_and_leaves_no_trace(
+    aws: WorldAws, make: Callable[[WorldAws], tuple[str, str]]
+) -> None:
+    job, document = make(aws)
+    forge(aws, job, document)
+    sequence = aws.state["sequence"]
+    assert aws.channel().unknown_jobs([job], ()).foreign == {job}
+    answer = once(aws)
+    assert (answer["outcome"], answer["foreign"]) == ("done", [job])
+    assert aws.metric("Forged") == 1
+    assert aws.world.jobs[job].status == "CANCELED"
+    assert aws.state["sequence"] == sequence
+    release(aws, manifest("1.2.0"))
+    run(aws, 25)
+    assert aws.world.versions() == {"1.2.0"}
+    assert aws.state["sequence"] < 1_999_999_998
+
+
+def test_a_flood_of_forged_jobs_is_worked_off(aws: WorldAws) -> None:
+    for number in range(3 * FOREIGN_A_RUN):
+        forge(aws, NAMES.job("canary", 2**62 + number))
+    aws.made.clear()
+    assert once(aws)["outcome"] == "done"
+    assert aws.made.count("get_job_document") == FOREIGN_A_RUN
+    run(aws, 3)
+    assert max(NAMES.job_sequence(job) or 0 for job in aws.channel().jobs.live()) < 2**61
+
+
+def test_a_signed_job_is_the_channels_own(aws: WorldAws) -> None:
+    live = aws.channel().jobs.live()
+    assert live
+    assert not aws.channel().unknown_jobs(live, ()).foreign
+    assert all(aws.channel().is_ours(job) for job in live)
+    assert not aws.channel().is_ours(NAMES.job("canary", 5)), "there is no such job"
 
 
 def test_a_state_that_the_key_before_signed_is_believed_while_that_key_is_known(
@@ -263,8 +455,8 @@ def test_a_device_that_cannot_join_the_way_back_is_told_and_keeps_nobody_from_it
     run(aws, 70)
     assert aws.state["waiting"]["kind"] == "rollback-failed", "an hour later a person is needed"
     aws.refused = {}
-    run(aws, 10)
-    assert aws.state["rollback"].get("doneAt"), "and the rollback ends when the device is mended"
+    run(aws, 4 * 60)
+    assert aws.state["wayBack"].get("doneAt"), "and the rollback ends when the device is mended"
     assert aws.metric("RollbackFailed") == 0
 
 
@@ -273,10 +465,10 @@ def test_a_device_that_is_gone_ends_its_exposure(aws: WorldAws) -> None:
     del aws.world.devices[gone]
     for members in aws.world.groups.values():
         members.discard(gone)
-    answer = run(aws, 10)
+    answer = run(aws, 20)
     assert answer["unplaced"] == {}
     assert aws.metric("RollbackFailed") == 0
-    assert aws.state["rollback"].get("doneAt"), "nothing is left of it to be brought back"
+    assert aws.state["wayBack"].get("doneAt"), "nothing is left of it to be brought back"
 
 
 def test_who_may_not_look_a_device_up_takes_it_for_one_that_is_there(aws: WorldAws) -> None:
@@ -325,25 +517,155 @@ def test_a_run_that_could_not_do_everything_is_a_failed_invocation(
 def test_destroy_ends_jobs_and_rollback_groups_and_leaves_other_stacks_alone(aws: WorldAws) -> None:
     aws.world.bad = {"1.2.0"}
     release(aws, manifest("1.2.0"))
-    run(aws, 10)
-    assert aws.world.groups
-    answer = Controller(aws.setup(), Clients(aws.connect)).end()
+    while not aws.world.groups:
+        run(aws, 1)
+    answer = aws.controller().end()
     assert all(job.status == "CANCELED" for job in aws.world.jobs.values())
     assert not aws.world.groups
     assert not any(job.startswith("ffffffff") for job in answer["jobs"])
 
 
-def test_create_and_update_of_the_stack_wake_nobody(
-    monkeypatch: pytest.MonkeyPatch, aws: WorldAws
-) -> None:
-    monkeypatch.setattr(Setup, "from_environment", lambda _env: aws.setup())
-    monkeypatch.setattr(module, "clients", lambda: Clients(aws.connect))
+def from_stack(action: str) -> dict[str, Any]:
+    """As the provider says it: what the call before was given stands beside the action."""
+    return {"tf": {"action": action, "prev_input": {} if action == "delete" else None}}
+
+
+def respond(aws: WorldAws, event: Any) -> dict[str, Any]:
+    return module.respond(event, aws.controller())
+
+
+def test_create_and_update_of_the_stack_wake_nobody(aws: WorldAws) -> None:
     aws.made.clear()
-    assert module.handler({"tf": {"action": "create"}}, None) == {"outcome": "deployed"}
-    assert module.handler({"tf": {"action": "update"}}, None) == {"outcome": "deployed"}
+    assert respond(aws, from_stack("create")) == {"outcome": "deployed"}
+    assert respond(aws, from_stack("update")) == {"outcome": "deployed"}
     assert aws.made == []
-    assert module.handler({"source": "aws.events"}, None)["outcome"] == "done"
-    assert module.handler({"tf": {"action": "delete"}}, None)["outcome"] == "ended"
+
+
+def test_where_the_tick_is_gone_a_destroy_ends_the_jobs_at_once(aws: WorldAws) -> None:
+    aws.rules.clear()
+    aws.made.clear()
+    assert respond(aws, from_stack("delete"))["outcome"] == "ended"
+    assert aws.made.count("describe_rule") == 1
+    assert aws.jobs()
+    assert all(job.status == "CANCELED" for job in aws.jobs().values())
+
+
+def test_a_destroy_waits_until_the_tick_is_gone(aws: WorldAws) -> None:
+    def go_late(_number: int, name: str, effect: Effect) -> Any:
+        if name == "describe_rule" and aws.made.count(name) == 5:
+            aws.rules.clear()
+        return effect()
+
+    aws.made.clear()
+    aws.fault, clock = go_late, WorldClock(aws.world)
+    controller = Controller(aws.setup(), Clients(aws.connect), clock=clock)
+    assert module.respond(from_stack("delete"), controller)["outcome"] == "ended"
+    assert clock.time() == aws.world.now + 20
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        refusal("AccessDeniedException", "DescribeRule"),
+        refusal("ThrottlingException", "DescribeRule"),
+        refusal("InternalException", "DescribeRule"),
+        refusal("NoSuchKey", "DescribeRule"),
+        refusal("404", "DescribeRule"),
+        ReadTimeoutError(endpoint_url="https://events.us-east-1.amazonaws.com"),
+    ],
+)
+def test_a_destroy_while_the_tick_may_be_there_does_nothing_and_is_told(
+    aws: WorldAws, error: Exception | None
+) -> None:
+    def fail(_number: int, name: str, effect: Effect) -> Any:
+        if name == "describe_rule" and error:
+            raise error
+        return effect()
+
+    aws.fault = fail
+    aws.made.clear()
+    assert respond(aws, from_stack("delete"))["outcome"] == "forged"
+    assert aws.made == [*["describe_rule"] * 5, "put_metric_data"]
+    assert aws.metric("Forged") == 1
+
+
+def test_a_change_of_the_stack_that_is_no_destroy_does_nothing_even_without_a_tick(
+    aws: WorldAws,
+) -> None:
+    aws.rules.clear()
+    aws.made.clear()
+    changes: list[Any] = [None, 5, "delete", [], ["delete"], {}, {"action": None}, {"action": {}}]
+    for change in changes:
+        assert respond(aws, {"tf": change}) == {"outcome": "deployed"}
+    assert aws.made == []
+
+
+@pytest.mark.parametrize("event", [None, [], "delete", 5, {}, {"action": "delete"}])
+def test_any_other_event_is_a_reason_to_look(aws: WorldAws, event: Any) -> None:
+    assert respond(aws, event)["outcome"] == "done"
+
+
+def end(aws: WorldAws) -> dict[str, Any]:
+    return aws.controller().end()
+
+
+def test_the_state_says_that_the_stack_ends_before_its_jobs_do(aws: WorldAws) -> None:
+    aws.made.clear()
+    answer = end(aws)
+    assert (answer["outcome"], answer["failed"]) == ("ended", [])
+    assert aws.state["ended"]
+    assert aws.made.index("put_object") < aws.made.index("cancel_job")
+    aws.made.clear()
+    assert "forgotten" not in end(aws)
+    assert "put_object" not in aws.made, "it says so already"
+
+
+def test_a_stack_that_is_made_again_over_what_was_kept_goes_on(aws: WorldAws) -> None:
+    release(aws, manifest("1.2.0"))
+    once(aws)
+    end(aws)
+    answer = once(aws)
+    assert (answer["outcome"], answer["kind"]) != ("done", "halted")
+    run(aws, 25)
+    assert aws.world.versions() == {"1.2.0"}
+    assert not aws.state["ended"]
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda aws: aws.objects.update({STATE: b"[" * 100_000}),
+        lambda aws: aws.objects.pop(STATE),
+        lambda aws: aws.denied.add("GetObject"),
+        lambda aws: aws.denied.add("PutObject"),
+        lambda aws: aws.denied.add("Sign"),
+    ],
+)
+def test_jobs_end_with_the_stack_though_the_state_cannot_say_so(
+    aws: WorldAws, break_it: Callable[[WorldAws], Any]
+) -> None:
+    break_it(aws)
+    answer = end(aws)
+    assert answer["forgotten"]
+    assert all(job.status == "CANCELED" for job in aws.world.jobs.values())
+
+
+def test_a_job_that_cannot_be_ended_keeps_no_other_from_it_and_fails_the_destroy(
+    aws: WorldAws,
+) -> None:
+    def refuse_first(_number: int, name: str, effect: Callable[[], Any]) -> Any:
+        if name == "cancel_job" and not refused:
+            refused.append(name)
+            raise refusal("ThrottlingException", "CancelJob")
+        return effect()
+
+    refused: list[str] = []
+    aws.fault = refuse_first
+    aws.rules.clear()
+    with pytest.raises(RuntimeError, match="not everything could be done"):
+        respond(aws, from_stack("delete"))
+    assert len(aws.channel().jobs.live()) == 1
 
 
 # Faults at every call
@@ -413,7 +735,9 @@ FAULTS: list[tuple[str, Callable[[WorldAws], Fault]]] = [
 
 LOOKS = {
     "get_object",
+    "get_job_document",
     "head_object",
+    "list_object_versions",
     "verify",
     "list_jobs",
     "describe_job",
@@ -449,7 +773,11 @@ def moments(story: str) -> Iterator[tuple[WorldAws, list[int]]]:
             if name not in LOOKS and name != "put_metric_data"
         ]
         if deeds:
-            yield before, list(range(0 if first else deeds[0], len(fake.made)))
+            start = 0 if first else deeds[0]
+            # of the same call many times over, the first and the last
+            names = [None, *fake.made, None]
+            ends = [n for n in range(len(fake.made)) if len(set(names[n : n + 3])) > 1]
+            yield before, [number for number in ends if number >= start]
             first = False
         fake.world.tick()
 
@@ -470,7 +798,7 @@ def test_a_fault_at_any_call_ends_where_no_fault_would_have(
             assert fake.world.versions() == versions, where
             assert fake.state["waiting"]["kind"] in ("nothing", "refused"), where
             live = [
-                job.create.ring for job in fake.world.jobs.values() if job.status == "IN_PROGRESS"
+                job.offer.ring for job in fake.world.jobs.values() if job.status == "IN_PROGRESS"
             ]
             assert len(set(live)) == len(live), f"one live job a ring, but {live}: {where}"
             tried += 1
@@ -504,3 +832,102 @@ def faulty_run(fake: WorldAws, fault: Fault, at: int) -> str | None:
         assert struck, "a run fails only where it was made to fail"
     fake.fault = no_fault
     return struck[0] if struck else None
+
+
+# Who could not go back
+
+
+def test_a_device_that_could_not_go_back_is_named_in_the_log_before_it_must(aws: WorldAws) -> None:
+    stuck = aws.world.in_ring("canary")[0].name
+    aws.refused = {stuck: "InvalidRequestException"}
+    del aws.objects[NAMES.keys.preflight]
+    answer = run(aws, len(aws.world.devices))
+    assert answer["outcome"] == "done"
+    assert answer["preflight"] == {"found": 1, "named": {stuck: "ten-groups"}}
+    assert aws.metric("Held") == 0, "no alarm of its own"
+
+
+def test_nothing_is_looked_at_while_devices_are_on_their_way_back(aws: WorldAws) -> None:
+    aws.refused = dict.fromkeys(aws.world.devices, "InvalidRequestException")
+    aws.world.bad = {"1.2.0"}
+    release(aws, manifest("1.2.0"))
+    run(aws, 10)
+    assert aws.state["wayBack"]
+    del aws.objects[NAMES.keys.preflight]
+    aws.made.clear()
+    assert once(aws)["preflight"] == {}
+    assert not {"list_thing_principals", "list_thing_groups_for_thing"} & set(aws.made)
+
+
+@pytest.mark.parametrize("call", ["list_thing_principals", "put_object", "get_object"])
+def test_a_look_ahead_that_fails_fails_no_run(aws: WorldAws, call: str) -> None:
+    """The bucket refuses this one object: the role has not been deployed yet."""
+    del aws.objects[NAMES.keys.preflight]
+    before = aws.fault
+
+    def refuse(number: int, name: str, effect: Effect) -> Any:
+        if name == call and aws.made.count("put_metric_data") > 0:
+            raise refusal("AccessDeniedException", name)
+        return before(number, name, effect)
+
+    aws.made.clear()
+    aws.fault = refuse
+    answer = once(aws)
+    assert (answer["outcome"], answer["failed"]) == ("done", [])
+    assert "AccessDeniedException" in answer["preflight"]["problems"][0]
+
+
+def test_a_ring_whose_group_is_gone_stops_nothing_else(aws: WorldAws) -> None:
+    """A job cannot be made, and then the function is deployed without its ring, the manifest not
+    yet."""
+    aws.denied = {"CreateJob"}
+    release(aws, manifest("1.2.0"))
+    once(aws)
+    aws.denied = set()
+    setup = aws.setup()
+    groups = {ring: arn for ring, arn in setup.ring_groups.items() if ring != "canary"}
+    aws.world.tick()
+    for _ in range(3):
+        controller = Controller(replace(setup, ring_groups=groups), Clients(aws.connect))
+        answer = controller.run(aws.world.now)
+        assert (answer["outcome"], answer["kind"]) == ("done", "refused")
+        assert "no thing group" in answer["waiting"]
+        assert aws.metric("Heartbeat") == aws.metric("Held") == 1
+        aws.world.tick()
+    run(aws, 25)
+    assert aws.world.versions() == {"1.2.0"}, "the deployment that follows mends it"
+
+
+def test_a_job_that_aws_does_not_show_keeps_no_other_from_being_judged(aws: WorldAws) -> None:
+    release(aws, manifest("1.2.0"))
+    once(aws)
+    kept = next(name for name in aws.world.jobs if "-broad-" in name)
+
+    def hide(_number: int, name: str, effect: Callable[[], Any]) -> Any:
+        if name == "describe_job":
+            answer = effect()
+            if answer["job"].get("jobId", kept) == kept and hidden:
+                hidden.pop()
+                raise refusal("ThrottlingException", "DescribeJob")
+            return answer
+        return effect()
+
+    hidden = [1]
+    aws.fault = hide
+    answer = once(aws)
+    assert answer["outcome"] == "failed", "it is told"
+    assert "DescribeJob" in answer["failed"][0]
+    assert aws.state.get("halt") is None, "what is not shown was not ended"
+    aws.fault = no_fault
+    run(aws, 25)
+    assert aws.world.versions() == {"1.2.0"}
+
+
+def test_orders_against_digests_that_nobody_released_do_not_fill_the_memory(aws: WorldAws) -> None:
+    known = set(aws.state["releases"])
+    for number in range(20):
+        order = {**ORDER, "at": float(number)}
+        aws.write_orders(rollback={"sha256": f"{number:064x}", "order": order})
+        once(aws)
+    assert set(aws.state["releases"]) == known
+    assert aws.state["decisions"][-1]["what"] == "order-refused"

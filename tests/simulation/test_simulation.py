@@ -24,7 +24,7 @@ from forecast.population import apportion, apportion_next, ring_sizes, take_next
 from forecast.simulated_fleet import SimulatedFleet
 from forecast.simulated_job import SimulatedJob, devices_per_minute
 from forecast.simulation import Simulation
-from rollout.names import ENROLLED_A_RUN, ROLLBACK
+from rollout.names import PLACED_A_MINUTE, ROLLBACK
 from rollout.release import (
     Abort,
     AlarmGate,
@@ -41,7 +41,7 @@ from tests.simulation.world import World, firmware
 ROOT = Path(__file__).parents[2]
 LONG = 2_500
 """Minutes that random releases are followed."""
-OPEN = Gate(coverage_percent=100.0, failure_limit=FailureLimit(percent=10.0, minimum=3))
+OPEN = Gate(coverage_percent=100.0, failure_limit=FailureLimit(percent=10.0))
 
 
 def manifest(*rings: tuple[str, float, Gate], **changes: Any) -> Manifest:
@@ -59,6 +59,11 @@ def two_rings(**changes: Any) -> Manifest:
 def job_of(fleet: SimulatedFleet, ring: str) -> SimulatedJob:
     """The ring's job with the new firmware."""
     return next(job for job in fleet.jobs.values() if job.carries_release and job.ring == ring)
+
+
+def way_back(fleet: SimulatedFleet) -> SimulatedJob:
+    (job,) = (job for job in fleet.jobs.values() if job.ring == ROLLBACK)
+    return job
 
 
 # Shares
@@ -128,9 +133,8 @@ def test_a_ramp_on_successes_does_not_grow_while_all_fail() -> None:
     notified = Simulation(
         manifest(pace=replace(ramp, increase_on="notified"), abort=()), assumed
     ).run()
-    assert bad.fleet.exposed == 5 * (
-        4 + 2
-    )  # until the first updates have failed, and the cancel is through
+    # until ten of 25 have failed (five of 20 are no evidence yet), and the cancel is through
+    assert bad.fleet.exposed == 5 * (5 + 1)
     assert notified.fleet.exposed > 2 * bad.fleet.exposed
 
 
@@ -153,6 +157,28 @@ def test_a_cancel_takes_time_and_the_job_goes_on_until_it_is_through() -> None:
         for minutes in (0, 1, 5)
     ]
     assert [later - reached[0] for later in reached] == [0, 10, 50]
+
+
+def test_a_cancel_takes_a_minute_for_every_thousand_queued_and_these_may_begin_meanwhile() -> None:
+    evening = Assumptions(devices=4500, offline=1.0, reconnect_from=5, reconnect_until=14)
+    fleet = SimulatedFleet(manifest(abort=()), evening)
+    fleet.create_candidate("job", "all")
+    job = fleet.jobs["job"]
+    for minute in range(1, 6):
+        fleet.roll_out()
+        fleet.advance(minute, has_joiners=False)
+    assert (job.queued, job.exposed) == (4500, 0)
+    fleet.cancel(job)
+    for minute in range(6, 10):
+        fleet.advance(minute, has_joiners=False)
+        assert (job.describe().status, job.describe().settled) == ("CANCELED", False)
+        assert job.exposed == 500 * (minute - 5), "500 a minute come back"
+    fleet.advance(10, has_joiners=False)
+    assert (job.exposed, job.queued, job.counts().canceled) == (2500, 0, 2000)
+    assert job.describe().settled
+    fleet.advance(30, has_joiners=False)
+    assert job.exposed == 2500
+    assert job.describe().is_over
 
 
 def test_a_cancel_ends_what_is_queued_and_not_what_has_begun() -> None:
@@ -212,7 +238,7 @@ def test_a_good_release_passes_ring_by_ring() -> None:
 
 def test_exposed_devices_and_no_others_go_back() -> None:
     sim = Simulation(two_rings(), Assumptions(devices=1000, failing=1.0)).run()
-    back = next(job for job in sim.fleet.jobs.values() if job.ring == ROLLBACK)
+    back = way_back(sim.fleet)
     assert back.executions == sim.fleet.exposed <= 100
     assert back.counts().succeeded == sim.fleet.exposed
     assert sim.fleet.updated == 0
@@ -223,27 +249,61 @@ def test_a_ring_that_had_passed_goes_back_whole() -> None:
     sim = Simulation(
         two_rings(), Assumptions(devices=1000, failing=1.0, healthy_rings=("canary",))
     ).run()
-    whole = [
+    before, after = (
         job for job in sim.fleet.jobs.values() if job.ring == "canary" and not job.carries_release
-    ]
-    assert [job.executions for job in whole] == [
-        0,
-        100,
-    ]  # the one from before, and the one of the rollback
+    )
+    assert (before.is_live, before.executions) == (False, 0)
+    assert (after.is_live, after.executions) == (True, 100), "it is for whoever joins, too"
     assert sim.fleet.updated == 0
-    assert sim.fleet.exposed > 100
+    assert way_back(sim.fleet).counts().succeeded == sim.fleet.exposed > 100
+    assert summarize(sim).rollback_executions == sim.fleet.exposed + 100
+
+
+def test_whoever_begins_while_the_cancel_goes_on_is_brought_back_too() -> None:
+    """An alarm goes off on a Friday night; 16,000 devices come back while IoT is cancelling what is
+    queued for them."""
+    gate = replace(OPEN, alarms=(AlarmGate(name="health", action="rollback"),))
+    friday = Assumptions(
+        devices=20_000,
+        offline=0.8,
+        reconnect_from=26,
+        reconnect_until=46,
+        alarm="health",
+        alarm_after=20,
+    )
+    sim = Simulation(manifest(("all", 100.0, gate), abort=()), friday).run()
+    job, events = job_of(sim.fleet, "all"), [event.what for event in sim.events]
+    assert job.canceled_at is not None
+    exposed_at = {point.minute: point.exposed for point in sim.fleet.points}
+    assert job.cancel_ends - job.canceled_at > 10
+    assert sim.fleet.exposed > exposed_at[job.canceled_at] + 8000
+    assert events == ["started", "failed", "rollback", "rolled-back"]
+    assert (way_back(sim.fleet).counts().succeeded, sim.fleet.updated) == (sim.fleet.exposed, 0)
+    assert sim.state.way_back is not None
+    assert sim.state.way_back.done_at is not None
+    assert sim.state.way_back.done_at >= sim.start + 60 * job.cancel_ends
+
+
+def test_a_way_back_is_not_done_before_its_sources_are_over() -> None:
+    """Everybody is back at once, and the cancel takes 50 minutes: until then others may begin."""
+    gate = replace(OPEN, alarms=(AlarmGate(name="health", action="rollback"),))
+    assumed = Assumptions(devices=100, alarm="health", alarm_after=0, cancel_minutes=50)
+    sim = Simulation(manifest(("all", 100.0, gate), abort=()), assumed).run()
+    failed, back = (
+        next(event.at for event in sim.events if event.what == what)
+        for what in ("failed", "rolled-back")
+    )
+    assert back - failed >= 50 * 60
 
 
 def test_a_rollback_enrolls_no_faster_than_the_controller() -> None:
-    gate = replace(OPEN, failure_limit=FailureLimit(percent=10.0, minimum=12_000))
-    sim = Simulation(
-        manifest(("all", 100.0, gate), abort=()), Assumptions(devices=20_000, failing=1.0)
-    ).run()
+    slow = Assumptions(devices=20_000, failing=1.0, update_minutes=(12, 12))
+    sim = Simulation(manifest(abort=()), slow).run()
     failed = next(event.at for event in sim.events if event.what == "failed")
     back = next(event.at for event in sim.events if event.what == "rolled-back")
-    assert sim.fleet.exposed > 2 * ENROLLED_A_RUN
+    assert sim.fleet.exposed > 2 * PLACED_A_MINUTE
     assert sim.fleet.enrolled == sim.fleet.exposed
-    assert back - failed >= 60 * (sim.fleet.exposed // ENROLLED_A_RUN)
+    assert back - failed >= 60 * (sim.fleet.exposed // PLACED_A_MINUTE)
 
 
 def test_a_first_release_that_fails_halts() -> None:
@@ -277,7 +337,8 @@ def test_a_person_who_takes_a_release_back_brings_the_whole_fleet_back() -> None
     sim = Simulation(two_rings(), Assumptions(devices=1000, rollback_ordered_after=30)).run()
     assert sim.released is not None
     assert sim.fleet.updated == 0
-    assert sim.state.refused == {firmware("2.0.0").sha256: "forecast ordered it: assumed"}
+    release = sim.state.releases[firmware("2.0.0").sha256]
+    assert (release.standing, release.why) == ("refused", "forecast ordered it: assumed")
 
 
 def test_an_approval_takes_the_time_of_a_person() -> None:
@@ -291,6 +352,28 @@ def test_an_approval_takes_the_time_of_a_person() -> None:
     assert later.released is not None
     assert later.released - at_once.released == 90
     assert (nobody.released, nobody.state.waiting.kind) == (None, "approval")
+
+
+def test_a_ring_without_devices_passes_on_a_persons_word_only() -> None:
+    empty = {"canary": 0, "broad": 50}
+    approved, nobody = (
+        Simulation(two_rings(), Assumptions(ring_sizes=empty, approval_minutes=minutes)).run()
+        for minutes in (5, None)
+    )
+    assert approved.released is not None
+    assert [(order.ring, order.size) for order in approved.orders.approvals] == [("canary", 0)]
+    assert (nobody.fleet.exposed, nobody.state.waiting.kind) == (0, "approval")
+
+
+def test_what_iots_brake_stops_below_the_evidence_waits_for_a_person() -> None:
+    """One of twenty fails: no evidence against a limit of one in ten, and enough for the brake."""
+    quick = manifest(
+        pace=Pace(maximum_per_minute=10), abort=(Abort(on="FAILED", percent=4.0, minimum=20),)
+    )
+    sim = Simulation(quick, Assumptions(devices=1000, failing=0.05)).run()
+    assert sim.state.waiting.kind == "halted"
+    assert "IoT's brake" in sim.state.waiting.text
+    assert (summarize(sim).end, sim.state.way_back) == ("waiting", None)
 
 
 def test_a_window_and_a_start_time_are_kept() -> None:
@@ -331,11 +414,8 @@ def test_the_course_is_that_of_single_devices(bad: str, devices: int) -> None:
         cancel_minutes=0,
     )
     sim = Simulation(release, assumed).run()
-    exposing = (
-        *world.state.exposing_jobs,
-        *(world.state.rollback.exposing_jobs if world.state.rollback else ()),
-    )
-    exposed = len(world.exposed(exposing)) if bad else devices
+    back = world.state.way_back
+    exposed = len(world.exposed(back.sources)) if back else devices
     assert sim.fleet.exposed == exposed
     new = release.firmware.version
     assert sim.fleet.updated == sum(d.runs.version == new for d in world.devices.values())
@@ -368,7 +448,7 @@ def gates() -> st.SearchStrategy[Gate]:
         failure_limit=st.builds(
             FailureLimit,
             percent=st.sampled_from([1.0, 10.0, 50.0]),
-            minimum=st.sampled_from([1, 3, 20]),
+            devices=st.sampled_from([None, 1, 3, 20]),
         ),
         soak_minutes=st.sampled_from([0.0, 0.05, 7.0, 61.5]),
         alarms=st.sampled_from(
@@ -433,7 +513,7 @@ def assumptions(draw_from: st.DrawFn) -> Assumptions:
         reconnect_until=draw_from(st.sampled_from([100, 700])),
         joins_per_day=draw_from(st.sampled_from([0, 0, 300])),
         update_minutes=draw_from(st.sampled_from([(1, 1), (4, 6), (3, 20)])),
-        cancel_minutes=draw_from(st.sampled_from([0, 2, 5])),
+        cancel_minutes=draw_from(st.sampled_from([None, 0, 5])),
         executed=draw_from(st.sampled_from(["finished", "ended"])),
         approval_minutes=draw_from(st.sampled_from([None, 0, 45])),
         alarm="health",
@@ -484,11 +564,10 @@ def test_every_release_ends_good_refused_or_waiting_for_something_it_names(
     sim = Simulation(release, assumed, has_last_good=has_last_good).run(3 * LONG)
     waiting = sim.state.waiting
     good = sim.state.last_good == release.firmware
-    refused = release.firmware.sha256 in sim.state.refused
+    refused = sim.state.standing(release.firmware.sha256) == "refused"
     assert good or refused or (waiting.kind not in ("nothing", "settling") and waiting.text)
-    if refused and not (
-        sim.state.halt or assumed.silent or sim.state.waiting.kind == "rollback-failed"
-    ):
+    is_told = waiting.kind in ("rollback-failed", "no-way-back")
+    if refused and not (sim.state.halt or assumed.silent or is_told):
         assert sim.fleet.updated == 0 or sim.fleet.minute == 3 * LONG, "whoever answers is back"
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from rollout import actions as act
 from rollout.codec import sha256_hex
 from rollout.decide import decide
-from rollout.names import ROLLBACK, Names
-from rollout.observed import ABORT_CANCEL, Alarm, Counts, Job, Observed, is_met
+from rollout.ledger import mark_made
+from rollout.names import Names
+from rollout.observed import Alarm, Counts, Job, Observed, Returning, SignedOffer, Source
 from rollout.orders import Orders
-from rollout.release import Firmware, Manifest
+from rollout.release import Abort, Firmware, Manifest
 from rollout.rings import ring_of
 from rollout.state import Offer, State
 from rollout.version import Version
@@ -47,7 +48,9 @@ class Device:
 
 @dataclass
 class SimJob:
-    create: act.Create
+    offer: Offer
+    group: int | None
+    """Of a way back; None for a ring's."""
     manifest: Manifest | None
     """Its abort criteria, while it has any."""
     status: str = "IN_PROGRESS"
@@ -67,6 +70,13 @@ class SimJob:
             canceled=found.count("CANCELED"),
             removed=found.count("REMOVED"),
         )
+
+
+def is_met(counts: Counts, criterion: Abort) -> bool:
+    """Whether IoT aborts by this criterion."""
+    failed = counts.failed if criterion.on == "FAILED" else counts.timed_out
+    executed = counts.finished + counts.rejected
+    return executed >= criterion.minimum and failed * 100 >= criterion.percent * executed
 
 
 class World:
@@ -99,10 +109,7 @@ class World:
     # The controller
 
     def observe(self) -> Observed:
-        rollback = self.state.rollback
-        rolling = rollback if rollback and rollback.done_at is None else None
-        members = self.groups.get(rolling.offer.sequence, set()) if rolling else set()
-        exposed = self.exposed(rolling.exposing_jobs) if rolling else set()
+        back = self.state.way_back
         jobs = {
             name: Job(
                 status=job.status,  # type: ignore[arg-type]
@@ -113,56 +120,89 @@ class World:
             for name, job in self.jobs.items()
             if name not in self.deleted
         }
+        known = {NAMES.job(offer.ring, offer.sequence) for offer in self.state.offers}
+        strays = tuple(
+            SignedOffer(
+                job=name,
+                ring=self.jobs[name].offer.ring,
+                sequence=self.jobs[name].offer.sequence,
+                firmware=self.jobs[name].offer.firmware,
+            )
+            for name in jobs.keys() - known
+            if jobs[name].is_live
+        )
         return Observed(
-            jobs=jobs,
+            jobs={name: job for name, job in jobs.items() if name in known},
+            strays=strays,
             orders=self.orders,
             alarms=self.alarms,
+            is_fleet_empty=not self.devices,
             groups=frozenset(self.groups),
-            enrolled=len(members),
-            unenrolled=len(exposed - members),
+            returning=self.returning(jobs) if back and back.is_open else Returning(),
             manifest_problem=None if self.manifest else "refused by the test",
         )
 
-    def exposed(self, jobs: tuple[str, ...]) -> set[str]:
+    def returning(self, jobs: dict[str, Job]) -> Returning:
+        back = self.state.way_back
+        assert back is not None
+        members, exposed = self.groups.get(back.group, set()), self.exposed(back.sources)
+        is_over = all(
+            source.job in self.deleted or source.job not in jobs or jobs[source.job].is_over
+            for source in back.sources
+        )
+        offer = self.state.returning()
+        own = self.jobs.get(NAMES.job(offer.ring, offer.sequence)) if offer else None
+        executions = own.executions if own else {}
+        returned = {thing for thing in exposed & members if executions.get(thing) == "SUCCEEDED"}
+        return Returning(
+            exposed=len(exposed),
+            placed=len(exposed & members),
+            back=len(returned),
+            is_complete=is_over and exposed <= members,
+        )
+
+    def exposed(self, sources: tuple[Source, ...]) -> set[str]:
+        """Everybody who began a source's job; where that was deleted, its whole ring."""
         begun = {"IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT"}
-        return {
-            thing
-            for name in jobs
-            if name in self.jobs
-            for thing, status in self.jobs[name].executions.items()
-            if status in begun
-        }
+        found: set[str] = set()
+        for source in sources:
+            if source.job in self.deleted:
+                found |= {d.name for d in self.in_ring(source.ring)}
+            elif source.job in self.jobs:
+                executions = self.jobs[source.job].executions
+                found |= {thing for thing, status in executions.items() if status in begun}
+        return found
 
     def control_run(self, *, acts: int | None = None) -> None:
         """One run of the controller; `acts` kills it after that many calls, 0 right after the state
         was written."""
         observed = self.observe()
         self.state = decide(self.manifest, self.state, observed, self.now, NAMES)
+        made = []
         for action in act.list_actions(self.state, observed, NAMES)[:acts]:
             self.apply(action)
+            if isinstance(action, act.Create):
+                made.append(NAMES.job(action.offer.ring, action.offer.sequence))
+        if acts is None:
+            self.state = mark_made(self.state, made, NAMES)
 
     def apply(self, action: act.Action) -> None:
         match action:
             case act.Create():
-                name = NAMES.job(action.ring, action.offer.sequence)
-                armed = (
-                    self.state.candidate.manifest
-                    if action.proving and self.state.candidate
-                    else None
-                )
-                if name in self.deleted:  # its id is free again
-                    self.deleted.discard(name)
-                    del self.jobs[name]
-                self.jobs.setdefault(name, SimJob(action, armed))
+                name = NAMES.job(action.offer.ring, action.offer.sequence)
+                is_proving = action.offer.aim == "prove" and self.state.candidate
+                armed = self.state.candidate.manifest if is_proving else None  # type: ignore[union-attr]
+                assert name not in self.deleted, "an id is never used twice"
+                if action.group is not None:
+                    self.groups.setdefault(action.group, set())
+                self.jobs.setdefault(name, SimJob(action.offer, action.group, armed))
             case act.Cancel():
                 self.cancel(action.job, "NOT_WANTED")
             case act.Disarm():
                 self.jobs[action.job].manifest = None
             case act.Enroll():
-                group = self.groups.setdefault(action.sequence, set())
-                group.update(
-                    sorted(self.exposed(action.exposing_jobs) - group)[: self.enrolled_a_run]
-                )
+                group = self.groups.setdefault(action.group, set())
+                group.update(sorted(self.exposed(action.sources) - group)[: self.enrolled_a_run])
             case act.RemoveGroup():
                 self.groups.pop(action.sequence, None)
 
@@ -197,12 +237,12 @@ class World:
                 and job.status == "IN_PROGRESS"
                 and any(is_met(job.counts(), c) for c in job.manifest.abort)
             ):
-                self.cancel(name, ABORT_CANCEL)
+                self.cancel(name, "AWS does not say which")
 
     def targets(self, job: SimJob) -> set[str]:
-        if job.create.ring == ROLLBACK:
-            return self.groups.get(job.create.offer.sequence, set())
-        return {device.name for device in self.devices.values() if device.ring == job.create.ring}
+        if job.group is not None:
+            return self.groups.get(job.group, set())
+        return {device.name for device in self.devices.values() if device.ring == job.offer.ring}
 
     def work(self, device: Device) -> None:
         """The device ends what it began before, else takes one of its jobs, in no promised
@@ -219,11 +259,11 @@ class World:
         ]
         if queued:
             job = self.random.choice(queued)
-            verdict = self.verdict(device, job.create.offer)
+            verdict = self.verdict(device, job.offer)
             job.executions[device.name] = verdict
             job.began[device.name] = self.now
             if verdict != "REJECTED":
-                device.sequence = max(device.sequence, job.create.offer.sequence)
+                device.sequence = max(device.sequence, job.offer.sequence)
 
     def verdict(self, device: Device, offer: Offer) -> str:
         if offer.firmware.hardware != device.hardware:
@@ -236,7 +276,7 @@ class World:
         return "IN_PROGRESS"
 
     def finish(self, device: Device, job: SimJob) -> None:
-        new = job.create.offer.firmware
+        new = job.offer.firmware
         version = str(new.version)
         if version in self.bricks:
             return
@@ -260,11 +300,12 @@ class World:
 
     def live(self, ring: str, version: str) -> bool:
         """Whether a job offers this version to the ring now."""
-        offers = [job.create for job in self.jobs.values() if job.status == "IN_PROGRESS"]
-        return any(
-            create.ring == ring and str(create.offer.firmware.version) == version
-            for create in offers
-        )
+        live = [job.offer for job in self.jobs.values() if job.status == "IN_PROGRESS"]
+        return any(o.ring == ring and str(o.firmware.version) == version for o in live)
+
+    def refused(self) -> set[str]:
+        """Digests that are refused."""
+        return {sha for sha, r in self.state.releases.items() if r.standing == "refused"}
 
     def in_ring(self, ring: str) -> list[Device]:
         return [d for d in self.devices.values() if d.ring == ring]

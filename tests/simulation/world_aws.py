@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from functions.controller import Setup
-from rollout.actions import Create
+from cloud.clients import Clients
+from functions.controller import Controller, Setup
 from rollout.codec import sha256_hex
 from rollout.job_document import parse_statement
-from rollout.names import ROLLBACK
 from rollout.observed import DISARMED
 from rollout.release import Firmware, Manifest
 from rollout.state import Offer
@@ -21,6 +20,19 @@ OTHER_KEY = "arn:aws:kms:us-east-1:123456789012:key/2"
 IOT = "arn:aws:iot:us-east-1:123456789012"
 
 
+class WorldClock:
+    """A run's clock: it starts at the world's time, and whoever waits moves it on."""
+
+    def __init__(self, world: World) -> None:
+        self._now = world.now
+
+    def time(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float, /) -> None:
+        self._now += seconds
+
+
 class WorldAws(FakeAws):
     def __init__(self, world: World) -> None:
         super().__init__(NAMES, [KEY, OTHER_KEY], now=world.now)
@@ -28,6 +40,8 @@ class WorldAws(FakeAws):
         self.world = world
         self.documents: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
+        self.rules = {NAMES.tick}
+        """EventBridge's rules, by name."""
         if world.manifest:
             self.publish(world.manifest)
 
@@ -35,6 +49,10 @@ class WorldAws(FakeAws):
         """The digest goes into the controller's environment."""
         super().publish(manifest)
         self.digest = sha256_hex(manifest.text())
+
+    def controller(self) -> Controller:
+        """The controller, as Lambda starts it for one run."""
+        return Controller(self.setup(), Clients(self.connect), clock=WorldClock(self.world))
 
     def setup(self) -> Setup:
         rings = self.world.manifest.rings if self.world.manifest else ()
@@ -64,6 +82,11 @@ class WorldAws(FakeAws):
 
     # The calls
 
+    def do_describe_rule(self, *, Name: str) -> Any:
+        if Name not in self.rules:
+            raise refusal("ResourceNotFoundException", "DescribeRule")
+        return {"Name": Name, "State": "ENABLED", "ScheduleExpression": "rate(1 minute)"}
+
     def do_describe_alarms(self, **parameters: Any) -> Any:
         self.alarms = self.world.alarms
         return super().do_describe_alarms(**parameters)
@@ -79,6 +102,11 @@ class WorldAws(FakeAws):
             if status in (None, job.status)
         ]
         return page(found, "jobs", nextToken)
+
+    def do_get_job_document(self, *, jobId: str) -> Any:
+        if jobId not in self.jobs():
+            raise refusal("ResourceNotFoundException", "GetJobDocument")
+        return {"document": json.dumps(self.documents.get(jobId, {}))}
 
     def do_describe_job(self, *, jobId: str) -> Any:
         job = self.jobs().get(jobId)
@@ -111,16 +139,22 @@ class WorldAws(FakeAws):
         (target,) = targets
         claims = parse_statement(json.loads(document)["release"])
         self.documents[jobId] = json.loads(document)
-        group = target.removeprefix(f"{IOT}:thinggroup/")
-        is_rollback = NAMES.rollback_sequence(group) is not None
-        ring = ROLLBACK if is_rollback else group.removeprefix(f"{NAMES.fleet_group}-")
+        group = NAMES.rollback_sequence(target.removeprefix(f"{IOT}:thinggroup/"))
+        ring, sequence = NAMES.split_job(jobId) or ("", 0)
         firmware = Firmware(
             version=claims.version, sha256=claims.sha256, size=claims.size, hardware=claims.hardware
         )
-        offer = Offer(sequence=claims.sequence, firmware=firmware, downgrade=claims.downgrade)
+        assert (claims.job, claims.sequence) == (jobId, sequence), "signed for this very job"
+        offer = Offer(
+            ring=ring,
+            sequence=sequence,
+            firmware=firmware,
+            aim="prove",  # nobody but the controller knows what for
+            made_at=self.world.now,
+            downgrade=claims.downgrade,
+        )
         armed = self.world.manifest if "abortConfig" in rest else None
-        create = Create(ring=ring, offer=offer, proving=armed is not None)
-        self.world.jobs[jobId] = SimJob(create, armed)
+        self.world.jobs[jobId] = SimJob(offer, group, armed)
         return {}
 
     def do_cancel_job(
@@ -172,7 +206,30 @@ class WorldAws(FakeAws):
     def do_list_things_in_thing_group(
         self, *, thingGroupName: str, maxResults: int, nextToken: str | None = None
     ) -> Any:
-        return page(sorted(self.group(thingGroupName)), "things", nextToken)
+        rings = {
+            NAMES.ring_group(ring): {device.name for device in self.world.in_ring(ring)}
+            for ring in {device.ring for device in self.world.devices.values()}
+        }
+        things = rings[thingGroupName] if thingGroupName in rings else self.group(thingGroupName)
+        return page(sorted(things), "things", nextToken)
+
+    def do_list_thing_groups_for_thing(
+        self, *, thingName: str, maxResults: int, nextToken: str | None = None
+    ) -> Any:
+        """Those that AWS will not have in one more group are in nine others."""
+        device = self.world.devices.get(thingName)
+        if device is None:
+            raise refusal("ResourceNotFoundException", "ListThingGroupsForThing")
+        others = [f"other-{n}" for n in range(9)] if thingName in self.refused else []
+        names = [NAMES.ring_group(device.ring), *others]
+        return page([{"groupName": name} for name in names], "thingGroups", nextToken)
+
+    def do_list_thing_principals(self, *, thingName: str, maxResults: int) -> Any:
+        """A certificate each, which bears its thing's name."""
+        return {"principals": [f"{IOT}:cert/{thingName}"]}
+
+    def do_list_attached_policies(self, *, target: str, recursive: bool, pageSize: int) -> Any:
+        return {"policies": [{"policyName": NAMES.device_policy}]}
 
     def do_list_job_executions_for_job(
         self, *, jobId: str, status: str, maxResults: int, nextToken: str | None = None

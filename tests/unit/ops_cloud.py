@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from cloud.clients import Clients
+from cloud.preflight import Preflight, RingCheck
+from cloud.roster import Reading, Roster, Tally
 from ops.report import Report, Reporter
 from ops.stack import Stack
-from rollout.codec import sha256_hex
-from rollout.names import Names
-from rollout.observed import DISARMED, Alarm
+from rollout.codec import canonical_json, sha256_hex
+from rollout.names import ROLLBACK, Names
+from rollout.observed import DISARMED, Alarm, Counts, Source
 from rollout.orders import Order
 from rollout.release import AlarmGate, Firmware, Gate, Manifest, RingPlan
-from rollout.state import Candidate, Offer, Progress, State
+from rollout.state import AT_WORK, Aim, Candidate, Offer, Phase, Release, State, WayBack
 from rollout.version import Version
 from tests.fake_aws import Effect, FakeAws, moment, page, refusal
 
@@ -66,32 +68,73 @@ MANIFEST = Manifest(
 )
 
 
-def offer(sequence: int, what: Firmware = NEW, **changes: Any) -> Offer:
-    return Offer(sequence=sequence, firmware=what, seen=True, **changes)
+def offer(
+    ring: str, sequence: int, what: Firmware = NEW, *, aim: Aim = "prove", **changes: Any
+) -> Offer:
+    """An offer whose job is there."""
+    given = {"phase": AT_WORK[aim], "made_at": NOW - 600, **changes}
+    return Offer(ring=ring, sequence=sequence, firmware=what, aim=aim, seen=True, **given)
 
 
-PROVING = State(
+def release(what: Firmware, standing: Any, why: str = "") -> dict[str, Release]:
+    return {what.sha256: Release(version=what.version, standing=standing, why=why, at=NOW - 900)}
+
+
+BEFORE, BAD = firmware("2.1.0"), firmware("2.2.5")
+"""What was good before, and what was refused."""
+KEPT = (
+    offer("canary", 100, GOOD, aim="keep"),
+    offer("broad", 101, GOOD, aim="keep"),
+)
+PROVED = State(
+    suffix=NAMES.suffix,
+    channel=NAMES.channel,
     sequence=200,
     last_good=GOOD,
-    previous_good=firmware("2.1.0"),
-    stable={"canary": offer(100, GOOD), "broad": offer(100, GOOD)},
-    candidate=Candidate(
-        manifest=MANIFEST,
-        downgrade=False,
-        rings={"canary": Progress(offer=offer(200), started_at=NOW - 600)},
-    ),
+    previous_good=BEFORE,
+    releases={
+        **release(BEFORE, "good"),
+        **release(BAD, "refused", "ring canary: 3 failed"),
+        **release(GOOD, "good"),
+    },
+    offers=KEPT,
+)
+"""2.2.0 is the last good release, and nothing is being proved."""
+PROVING = replace(
+    PROVED,
+    offers=(*KEPT, offer("canary", 200)),
+    candidate=Candidate(manifest=MANIFEST, downgrade=False),
+    releases={**PROVED.releases, **release(NEW, "candidate")},
 )
 """2.3.0 is being proved in canary; broad runs 2.2.0."""
-PROVED = replace(PROVING, candidate=None)
-"""2.2.0 is the last good release, and nothing is being proved."""
+CANDIDATE_JOB = NAMES.job("canary", 200)
+WAY_BACK = WayBack(
+    group=300,
+    sources=(Source(job=CANDIDATE_JOB, ring="canary"),),
+    failed="2.3.0",
+    reason="ring canary: bad",
+    started_at=NOW - 60,
+)
+BACK_JOB = NAMES.job(ROLLBACK, 301)
+GOING_BACK = replace(
+    PROVED,
+    sequence=301,
+    way_back=WAY_BACK,
+    releases={**PROVED.releases, **release(NEW, "refused", "ring canary: bad")},
+    offers=(
+        *KEPT,
+        offer("canary", 200, phase=Phase.ENDED, final=Counts(succeeded=6, failed=4)),
+        offer(ROLLBACK, 301, GOOD, aim="return"),
+    ),
+)
+"""2.3.0 failed in canary, and 10 devices return to 2.2.0."""
 
 
-def started(state: State, **rings: Progress) -> State:
-    """The state with more rings of its candidate."""
-    assert state.candidate
-    return replace(
-        state, candidate=replace(state.candidate, rings={**state.candidate.rings, **rings})
-    )
+def with_offers(state: State, *offers: Offer) -> State:
+    """The state with these offers, in place of those of the same sequence."""
+    new = {one.sequence for one in offers}
+    kept = (one for one in state.offers if one.sequence not in new)
+    return replace(state, offers=(*kept, *offers), sequence=max(state.sequence, *new))
 
 
 class OpsAws(FakeAws):
@@ -100,6 +143,8 @@ class OpsAws(FakeAws):
     def __init__(self) -> None:
         super().__init__(NAMES, list(STACK.signing_key_arns), now=NOW)
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.documents: dict[str, str] = {}
+        """By job: of those that the controller did not make."""
         self.executions: dict[tuple[str, str], list[str]] = {}
         """By job and status: things."""
         self.details: dict[tuple[str, str], dict[str, str]] = {}
@@ -135,11 +180,22 @@ class OpsAws(FakeAws):
         self.meanwhile = lambda: None
         self.write_state(state)
         self.made, self.meanwhile = made, meanwhile
-        names = [NAMES.job(ring, one.sequence) for ring, one in state.stable.items()]
-        for name in (*names, *jobs):
+        for name in jobs:
             self.job(name, armed=False)
-        for ring, progress in state.candidate.rings.items() if state.candidate else []:
-            self.job(NAMES.job(ring, progress.offer.sequence), armed=progress.passed_at is None)
+        for one in state.offers:
+            is_armed = one.aim == "prove" and one.phase is Phase.PROVING
+            status = "IN_PROGRESS" if one.is_wanted else "CANCELED"
+            self.job(NAMES.job(one.ring, one.sequence), armed=is_armed, status=status)
+
+    def enlist(self, job: str = BACK_JOB, **counts: Any) -> None:
+        """Writes the roster of WAY_BACK: its counts, as Tally names them."""
+        read = {source.job: Reading(is_final=True) for source in WAY_BACK.sources}
+        roster = Roster(job=job, readings=read, tallies={"0": Tally(**counts)})
+        self.objects[NAMES.keys.roster(WAY_BACK.group)] = canonical_json(roster).encode()
+
+    def look_ahead(self, **checks: RingCheck) -> None:
+        """Writes preflight.json, by ring."""
+        self.objects[NAMES.keys.preflight] = canonical_json(Preflight(rings=checks)).encode()
 
     def job(
         self, name: str, *, status: str = "IN_PROGRESS", armed: bool = True, **counts: int
@@ -173,6 +229,14 @@ class OpsAws(FakeAws):
         found = sorted(name for name, job in self.jobs.items() if status in (None, job["status"]))
         jobs = [{"jobId": name, "status": self.jobs[name]["status"]} for name in found]
         return page(jobs, "jobs", nextToken, size=1)
+
+    def do_get_job_document(self, *, jobId: str) -> Any:
+        if jobId not in self.jobs:
+            raise refusal("ResourceNotFoundException", "GetJobDocument")
+        made = list(self.made)
+        document = self.documents.get(jobId) or self.sign_document(jobId)
+        self.made = made
+        return {"document": document}
 
     def do_describe_job(self, *, jobId: str) -> Any:
         if jobId not in self.jobs:
@@ -229,6 +293,11 @@ class OpsAws(FakeAws):
             raise refusal("ResourceNotFoundException", "ListThingGroupsForThing")
         groups = [{"groupName": group} for group in self.groups[thingName]]
         return page(groups, "thingGroups", nextToken)
+
+    def do_describe_thing(self, *, thingName: str) -> Any:
+        if thingName not in self.groups:
+            raise refusal("ResourceNotFoundException", "DescribeThing")
+        return {"thingName": thingName}
 
     def do_get_thing_shadow(self, *, thingName: str) -> Any:
         if thingName not in self.shadows:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import hashlib
 import inspect
 import json
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,25 @@ from hypothesis import strategies as st
 
 from device import agent
 from device.agent import Device, DeviceConfig, Faults
-from device.connection import (
-    ConnectionConfig,
-    ExecutionStatus,
-    JobEnded,
-    JobExecution,
-    RequestRefused,
-    Stopped,
-    Unreachable,
-    VersionMismatch,
-)
+from device.connection import JobEnded, NoAnswer, RequestRefused, Unreachable
 from device.flash import MAX_TRIAL_BOOTS
-from rollout.job_document import ReleaseStatement
 from rollout.version import Version
 from tests.unit.device_fakes import (
     BAD_IMAGE,
     IMAGE,
-    KEY,
     STATEMENT,
     URL,
+    FakeIot,
     ImageHost,
+    config,
     document,
     factory_flash,
     new_host,
-    pem,
     refuse,
+    run_until_idle,
     send,
     serve_http,
+    statement_of,
 )
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -64,152 +55,6 @@ def http_server() -> Iterator[ThreadingHTTPServer]:
 @pytest.fixture
 def host(http_server: ThreadingHTTPServer) -> ImageHost:
     return new_host(http_server)
-
-
-@dataclass
-class FakeIot:
-    """The jobs and the shadow of one thing. `errors` is raised by the next calls, after the call
-    has taken effect."""
-
-    jobs: list[dict[str, Any]] = field(default_factory=list)
-    updates: list[dict[str, Any]] = field(default_factory=list)
-    shadow: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[tuple[str, Exception | None]] = field(default_factory=list)
-    on_update: Callable[[dict[str, Any], dict[str, str]], None] = lambda job, details: None
-    idle: threading.Event = field(default_factory=threading.Event)
-    """Set when the device asked for work and there was none."""
-
-    def offer(
-        self, statement: ReleaseStatement, url: str, job_id: str | None = None, number: int = 1
-    ) -> dict[str, Any]:
-        job = {
-            "id": job_id or f"job-{len(self.jobs)}",
-            "number": number,
-            "version": 1,
-            "status": "QUEUED",
-            "document": document(statement, url=url),
-        }
-        self.jobs.append(job)
-        return job
-
-    def connect(
-        self,
-        config: ConnectionConfig,
-        on_ready: Callable[[], None],
-        on_trouble: Callable[[str], None],
-    ) -> FakeIotClient:
-        return FakeIotClient(self, on_ready)
-
-    def raise_error(self, call: str) -> None:
-        if self.errors and self.errors[0][0] == call:
-            _, error = self.errors.pop(0)
-            if error is not None:
-                raise error
-
-
-class FakeIotClient:
-    def __init__(self, iot: FakeIot, on_ready: Callable[[], None]) -> None:
-        self._iot, self.start = iot, on_ready
-        self._stopped = threading.Event()
-
-    def interrupt(self) -> None:
-        self._stopped.set()
-
-    def close(self) -> None:
-        self._stopped.set()
-
-    def sleep(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
-            raise Stopped
-
-    def start_next_job(self) -> JobExecution | None:
-        pending = [job for job in self._iot.jobs if job["status"] in ("QUEUED", "IN_PROGRESS")]
-        pending.sort(key=lambda job: job["status"])
-        self._iot.raise_error("start_next_job")
-        if not pending:
-            self._iot.idle.set()
-            return None
-        job = pending[0]
-        if job["status"] == "QUEUED":
-            job |= {"status": "IN_PROGRESS", "version": job["version"] + 1}
-        return JobExecution(
-            job_id=job["id"], number=job["number"], version=job["version"], document=job["document"]
-        )
-
-    def fetch_document(self, execution: JobExecution) -> object:
-        self._iot.raise_error("fetch_document")
-        return self._job(execution)["document"]
-
-    def update_job(
-        self, execution: JobExecution, status: ExecutionStatus, details: dict[str, str]
-    ) -> JobExecution:
-        job = self._job(execution)
-        self._iot.on_update(job, details)
-        if job["status"] != "IN_PROGRESS":
-            raise JobEnded(job["status"])
-        if job["version"] != execution.version:
-            raise VersionMismatch(job["version"])
-        job |= {"status": status, "version": execution.version + 1}
-        self._iot.updates.append(
-            {"job": job["id"], "number": job["number"], "status": status, "details": details}
-        )
-        self._iot.raise_error("update_job")
-        return replace(execution, version=job["version"])
-
-    def update_shadow(self, reported: dict[str, Any]) -> None:
-        self._iot.shadow.append(reported)
-        self._iot.raise_error("update_shadow")
-
-    def _job(self, execution: JobExecution) -> dict[str, Any]:
-        return next(
-            job
-            for job in self._iot.jobs
-            if (job["id"], job["number"]) == (execution.job_id, execution.number)
-        )
-
-
-def config(folder: Path) -> DeviceConfig:
-    return DeviceConfig(
-        thing="fleet-1",
-        serial="1",
-        certificate_pem="",
-        private_key_pem="",
-        ca_pem="",
-        host="",
-        port=0,
-        public_key_pem=pem(KEY),
-        channel="stable",
-        hardware="gateway-a1",
-        initial_version=Version("2.0.0"),
-        initial_sha256="0" * 64,
-        folder=folder,
-    )
-
-
-def run_until_idle(iot: FakeIot, folder: Path, faults: Faults | None = None) -> list[str]:
-    """One life of the device: until it has no work, or dies. Returns its notices."""
-    notices: list[str] = []
-    iot.idle.clear()
-    device = Device(
-        config(folder),
-        lambda serial, text: notices.append(text),
-        faults=faults or Faults(),
-        connect=iot.connect,
-    )
-    device.start()
-    try:
-        for _ in range(1000):
-            if iot.idle.wait(0.01) or device.died.is_set():
-                return notices
-        raise AssertionError(f"neither idle nor dead: {notices}")
-    finally:
-        device.stop()
-
-
-def statement_of(content: bytes, **changes: Any) -> ReleaseStatement:
-    return replace(
-        STATEMENT, sha256=hashlib.sha256(content).hexdigest(), size=len(content), **changes
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -325,7 +170,7 @@ def test_a_device_that_died_downloading_fetches_only_the_rest(
     assert iot.jobs[0]["status"] == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("call", ["start_next_job", "update_job", "update_shadow"])
+@pytest.mark.parametrize("call", ["find_next_job", "fetch_document", "update_job", "update_shadow"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_answer_that_is_lost_is_asked_for_again(
     host: ImageHost, tmp_path: Path, call: str, times: int
@@ -340,6 +185,7 @@ def test_an_answer_that_is_lost_is_asked_for_again(
 def test_a_lost_answer_to_the_result_is_no_second_result(host: ImageHost, tmp_path: Path) -> None:
     iot = FakeIot(
         errors=[
+            ("update_job", None),
             ("update_job", None),
             ("update_job", None),
             ("update_job", Unreachable("no answer")),
@@ -468,7 +314,8 @@ def test_a_fresh_url_comes_from_the_job_and_only_with_the_same_release(
 
     def swap(host: ImageHost, request: BaseHTTPRequestHandler) -> None:
         swapped["document"] = document(
-            statement_of(IMAGE, version=Version("2.2.0"), sequence=102), url=host.url
+            statement_of(IMAGE, version=Version("2.2.0"), sequence=102, job=swapped["id"]),
+            url=host.url,
         )
         send(request, 403, b"")
 
@@ -476,6 +323,65 @@ def test_a_fresh_url_comes_from_the_job_and_only_with_the_same_release(
     run_until_idle(iot, tmp_path)
     assert swapped["status"] == "FAILED"
     assert iot.updates[-1]["details"]["detail"] == "the job's document changed"
+
+
+def test_a_document_replayed_in_another_job_installs_nothing(
+    host: ImageHost, tmp_path: Path
+) -> None:
+    iot = FakeIot()
+    replay = iot.offer(statement_of(IMAGE), host.url)
+    replay["document"] = document(statement_of(IMAGE, job="of-last-year"), url=host.url)
+    run_until_idle(iot, tmp_path)
+    assert (iot.updates[-1]["status"], iot.updates[-1]["details"]["reason"]) == (
+        "FAILED",
+        "other job",
+    )
+    memory = factory_flash(tmp_path).memory
+    assert (host.ranges, memory.version, memory.sequence) == ([], Version("2.0.0"), 0)
+
+
+@pytest.mark.parametrize("change", [{"contract": 2}, {"crit": ("channel", "refuses")}])
+def test_what_the_device_cannot_read_counts_for_nothing(
+    host: ImageHost, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    iot = FakeIot()
+    job = iot.offer(statement_of(IMAGE, **change), host.url)
+    after = iot.offer(statement_of(IMAGE), host.url)
+    run_until_idle(iot, tmp_path)
+    assert (job["status"], after["status"]) == ("REJECTED", "SUCCEEDED")
+    assert iot.updates[0]["details"]["reason"] == "contract not understood"
+    assert iot.shadow[0]["contract"] == 1, "so that people see which devices cannot"
+
+
+def test_a_document_that_never_comes_fails_and_the_next_job_is_taken(
+    host: ImageHost, tmp_path: Path
+) -> None:
+    iot = FakeIot(errors=[("fetch_document", NoAnswer("no answer"))] * 3)
+    job = iot.offer(statement_of(IMAGE), host.url)
+    after = iot.offer(statement_of(IMAGE), host.url)
+    run_until_idle(iot, tmp_path)
+    assert (job["status"], after["status"]) == ("FAILED", "SUCCEEDED")
+    assert iot.updates[0]["details"]["reason"] == "bad document"
+
+
+def test_a_document_that_does_not_come_because_nothing_does_fails_nothing(
+    host: ImageHost, tmp_path: Path
+) -> None:
+    lost = [("fetch_document", NoAnswer("")), ("find_next_job", NoAnswer(""))]
+    iot = FakeIot(errors=[("find_next_job", None), *lost * 5])
+    job = iot.offer(statement_of(IMAGE), host.url)
+    run_until_idle(iot, tmp_path)
+    assert job["status"] == "SUCCEEDED"
+
+
+def test_an_ended_job_that_iot_goes_on_naming_is_asked_for_with_waits(
+    host: ImageHost, tmp_path: Path
+) -> None:
+    iot = FakeIot(errors=[("fetch_document", JobEnded("CANCELED"))] * 5)
+    iot.offer(statement_of(IMAGE), host.url, "job")
+    notices = run_until_idle(iot, tmp_path)
+    assert notices.count("job ended meanwhile: CANCELED") == 1
+    assert "no answer: job has ended, and is still the next job" in notices
 
 
 def test_a_device_that_is_stopped_in_mid_download_goes_on_in_its_next_life(

@@ -16,11 +16,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device import connection, download, flash, rules
-from device.rules import load_keys, verify_release
+from device import agent, connection, download, flash, rules, strict_json, transfer
+from device.rules import load_keys, read_statement, verify_signature
 from rollout.codec import camel_case, canonical_json, encode
 from rollout.job_document import (
+    CONTRACT,
     MAX_DOCUMENT,
+    MAX_REFUSES,
     OPERATION,
     ReleaseStatement,
     artifact_url,
@@ -29,7 +31,7 @@ from rollout.job_document import (
 from rollout.jws import RELEASE_TYPE, STATE_TYPE, b64url_decode, der_signature
 
 DOCS = Path(__file__).parents[2] / "docs"
-CONTRACT = (DOCS / "device-contract.md").read_text()
+TEXT = (DOCS / "device-contract.md").read_text()
 SCHEMAS = DOCS / "schemas"
 EXAMPLES = SCHEMAS / "examples"
 NAMES = ["job-document", "release-statement", "status-details", "shadow"]
@@ -67,7 +69,10 @@ def test_every_schema_is_one_and_has_an_example_that_fits() -> None:
         ("release-statement", {"size": 0}),
         ("release-statement", {"sequence": "1"}),
         ("release-statement", {"version": "v2.1.0"}),
-        ("release-statement", {"expires": 1}),
+        ("release-statement", {"contract": 0}),
+        ("release-statement", {"job": "a job"}),
+        ("release-statement", {"crit": ["channel", "channel"]}),
+        ("release-statement", {"refuses": ["2.1.0"]}),
         ("status-details", {"step": "thinking"}),
         ("status-details", {"percent": "101"}),
         ("status-details", {"percent": 50}),
@@ -78,7 +83,7 @@ def test_every_schema_is_one_and_has_an_example_that_fits() -> None:
         ("status-details", {"step": "done"}),
         (
             "shadow",
-            {"state": {"reported": {"firmware": {"version": "2.1.0"}, "hardware": "gateway-a1"}}},
+            {"state": {"reported": {"contract": 1, "firmware": {}, "hardware": "gateway-a1"}}},
         ),
     ],
 )
@@ -111,7 +116,9 @@ def test_the_controller_s_job_document_fits_its_schema() -> None:
 
 def test_the_worked_vector_verifies_and_says_what_is_written() -> None:
     keys = load_keys((EXAMPLES / "public-key.txt").read_text())
-    statement = verify_release(example("job-document.json")["release"], keys)
+    payload = verify_signature(example("job-document.json")["release"], keys)
+    assert isinstance(payload, bytes)
+    statement = read_statement(payload)
     assert isinstance(statement, ReleaseStatement)
     assert encode(statement) == example("release-statement.json")
     image = (EXAMPLES / "image.bin").read_bytes()
@@ -147,6 +154,9 @@ def test_the_rules_table_has_every_reason_of_the_code_in_its_order() -> None:
         rules.BAD_DOCUMENT,
         rules.BAD_SIGNATURE,
         rules.BAD_STATEMENT,
+        rules.NOT_UNDERSTOOD,
+        rules.BAD_STATEMENT,
+        rules.OTHER_JOB,
         rules.OTHER_CHANNEL,
         rules.OTHER_HARDWARE,
         "already installed",
@@ -172,11 +182,19 @@ def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
         f"after {download.MAX_REFUSED_URLS} refused URLs in a row",
         f"after {download.MAX_FRUITLESS_ATTEMPTS} attempts in a row",
         f"no answer in {connection.REQUEST_TIMEOUT_SECONDS} s",
+        f"This is version {CONTRACT} of the contract",
+        f"at most {MAX_REFUSES} of them",
+        f"takes URLs of {transfer.MAX_URL:,} characters",
+        f"{download.HEAD_SECONDS:.0f} seconds for",
+        f"{download.SILENCE_SECONDS:.0f} seconds without a byte",
+        f"of more than {strict_json.MAX_DIGITS} digits",
+        f"more than {strict_json.MAX_JSON_DEPTH} deep",
+        f"more than {strict_json.MAX_JSON_BYTES:,} bytes",
     ):
-        assert text in CONTRACT, f"the contract does not say {text}"
+        assert text in " ".join(TEXT.split()), f"the contract does not say {text}"
     for code in (
         *connection.ENDED_CODES - {"TerminalStateReached"},
-        *connection.RETRY_CODES,
+        *map(str, connection.RETRY_CODES),
         "VersionMismatch",
     ):
         assert any(
@@ -184,16 +202,32 @@ def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
         ), code
 
 
+def test_the_waits_are_those_of_the_code() -> None:
+    reconnect = tuple(millis / 1000 for millis in connection.RECONNECT_MILLISECONDS)
+    retry = (agent.FIRST_RETRY_SECONDS, agent.MAX_RETRY_SECONDS)
+    attempt = (download.FIRST_WAIT_SECONDS, download.MAX_WAIT_SECONDS)
+    bounds = [reconnect, retry, (agent.MAX_RETRY_SECONDS, agent.MAX_RETRY_SECONDS), attempt]
+    rows = read_table("| Before | First bound | Longest bound |")
+    assert [row[1:] for row in rows] == [[f"{bound:g} s" for bound in pair] for pair in bounds]
+
+
+def test_a_device_understands_the_keys_that_the_contract_says() -> None:
+    rows = read_table("| Key | Meaning |")
+    listed = {key for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    assert listed == set(schema("release-statement")["properties"])
+    assert listed - rules.UNDERSTOOD == {"refuses"}
+
+
 def test_every_link_in_the_contract_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", CONTRACT):
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (DOCS / target).exists(), target
-    for name in re.findall(r"`([\w-]+\.(?:txt|bin|json))`", CONTRACT):
+    for name in re.findall(r"`([\w-]+\.(?:txt|bin|json))`", TEXT):
         assert (EXAMPLES / name).exists(), name
 
 
 def read_table(head: str) -> list[list[str]]:
     """The rows of the table with this head."""
-    lines = CONTRACT.splitlines()
+    lines = TEXT.splitlines()
     first = lines.index(head) + 2
     rows = []
     for line in lines[first:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
@@ -23,6 +24,7 @@ from tests.unit.device_fakes import (
     omit_range,
     redirect,
     refuse,
+    send,
     send_other_range,
     serve_http,
 )
@@ -47,6 +49,7 @@ class ExampleDownload:
     target: Path
     waits: list[float] = field(default_factory=list)
     renewals: int = 0
+    seconds: float = 60.0
 
     def run(self) -> None:
         def renew_url() -> str:
@@ -54,9 +57,15 @@ class ExampleDownload:
             return self.host.url
 
         digest = hashlib.sha256(IMAGE).hexdigest()
-        Download(self.target, len(IMAGE), digest, renew_url=renew_url, sleep=self.waits.append).run(
-            self.host.url
-        )
+        Download(
+            self.target,
+            len(IMAGE),
+            digest,
+            seconds=self.seconds,
+            tls=ssl.create_default_context(),
+            renew_url=renew_url,
+            sleep=lambda seconds: self.waits.append(seconds) if seconds else None,
+        ).run(self.host.url)
         assert self.target.read_bytes() == IMAGE
 
     def failure_reason(self) -> str:
@@ -136,11 +145,25 @@ def test_a_server_in_trouble_is_asked_again_with_growing_waits_and_then_given_up
     example.host.script = [refuse(503)] * 20
     assert example.failure_reason() == "download failed"
     assert len(example.host.ranges) == 8
-    assert all(0.2 * 2**n / 2 <= wait <= 0.2 * 2**n for n, wait in enumerate(example.waits))
+    assert len(example.waits) == 7
+    assert all(0 <= wait <= 0.5 * 2**n for n, wait in enumerate(example.waits))
 
 
 def test_trouble_is_forgotten_once_bytes_come(example: ExampleDownload) -> None:
     example.host.script = [*[refuse(503)] * 7, cut_at(10), *[refuse(503)] * 7]
+    example.run()
+
+
+def test_a_server_that_begins_anew_and_cuts_off_brings_bytes_only_beyond_the_furthest(
+    example: ExampleDownload,
+) -> None:
+    def begin_anew(count: int) -> Any:
+        return lambda host, request: send(request, 200, host.content, cut=count)
+
+    example.host.script = [begin_anew(5), begin_anew(6)] * 20
+    assert example.failure_reason() == "download failed"
+    assert len(example.host.ranges) == 2 + 8, "five, six, and eight that brought nothing new"
+    example.host.script = [begin_anew(count) for count in range(7, 17)]
     example.run()
 
 

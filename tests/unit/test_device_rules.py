@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -34,8 +35,13 @@ class Model:
     hardware: str = "gateway-a1"
 
 
+def decide(document: object, memory: DeviceMemory = MEMORY, keys: Any = KEYS) -> Any:
+    """What the device does with a document that came in job `job`."""
+    return evaluate_document(document, "job", memory, keys, Model())
+
+
 def evaluate(statement: ReleaseStatement = STATEMENT, memory: DeviceMemory = MEMORY) -> Any:
-    return evaluate_document(document(statement), memory, KEYS, Model())
+    return decide(document(statement), memory)
 
 
 def test_a_genuine_newer_release_is_accepted() -> None:
@@ -45,6 +51,7 @@ def test_a_genuine_newer_release_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("statement", "memory", "expected"),
     [
+        (replace(STATEMENT, job="another"), MEMORY, (Fail, "other job")),
         (replace(STATEMENT, channel="beta"), MEMORY, (Fail, "other channel")),
         (replace(STATEMENT, hardware="gateway-b2"), MEMORY, (Reject, "other hardware")),
         (replace(STATEMENT, sequence=49), MEMORY, (Reject, "stale sequence")),
@@ -58,7 +65,9 @@ def test_a_genuine_newer_release_is_accepted() -> None:
         (replace(STATEMENT, size=0), MEMORY, (Fail, "bad statement")),
         (replace(STATEMENT, sequence=0), MEMORY, (Fail, "bad statement")),
         (replace(STATEMENT, sequence=2**63), MEMORY, (Fail, "bad statement")),
+        (replace(STATEMENT, size=2**63), MEMORY, (Fail, "bad statement")),
         # what several rules refuse, the first one names
+        (replace(STATEMENT, job="another", channel="beta"), MEMORY, (Fail, "other job")),
         (replace(STATEMENT, hardware="gateway-b2", sequence=1), MEMORY, (Reject, "other hardware")),
         (
             replace(STATEMENT, sequence=1, minimum_version=Version("9.0.0")),
@@ -75,11 +84,18 @@ def test_what_is_refused_and_why(
 
 
 @pytest.mark.parametrize(
-    "change", [{"version": "2.1"}, {"version": "2.1.0-"}, {"minimumVersion": "two"}]
+    "change",
+    [
+        {"version": "2.1"},
+        {"version": "2.1.0-"},
+        {"version": "2.1\u0661.0"},
+        {"version": "1" * 5000 + ".0.0"},
+        {"minimumVersion": "two"},
+    ],
 )
 def test_a_statement_whose_version_is_none_fails(change: dict[str, str]) -> None:
     payload = json.loads(canonical_json(STATEMENT)) | change
-    decision = evaluate_document(document(payload), MEMORY, KEYS, Model())
+    decision = decide(document(payload))
     assert isinstance(decision, Fail)
     assert decision.reason == "bad statement"
 
@@ -108,6 +124,8 @@ VERSIONS = st.sampled_from(["1.0.0", "2.0.0", "2.1.0-rc.1", "2.1.0", "2.1.0+buil
 DIGESTS = st.sampled_from(["0" * 64, "a" * 64, "b" * 64])
 STATEMENTS = st.builds(
     ReleaseStatement,
+    contract=st.just(1),
+    job=st.sampled_from(["job", "job", "another"]),
     channel=st.sampled_from(["stable", "beta"]),
     hardware=st.sampled_from(["gateway-a1", "gateway-b2"]),
     version=VERSIONS,
@@ -116,6 +134,7 @@ STATEMENTS = st.builds(
     sequence=st.integers(1, 10),
     minimum_version=st.none() | VERSIONS,
     downgrade=st.booleans(),
+    refuses=st.lists(DIGESTS, max_size=2).map(tuple),
 )
 MEMORIES = st.builds(DeviceMemory, version=VERSIONS, sha256=DIGESTS, sequence=st.integers(0, 10))
 
@@ -125,7 +144,8 @@ def test_nothing_is_accepted_that_breaks_a_rule(
     statement: ReleaseStatement, memory: DeviceMemory
 ) -> None:
     decision = evaluate(statement, memory)
-    for_us = (statement.channel, statement.hardware) == ("stable", "gateway-a1")
+    genuine = (statement.job, statement.channel) == ("job", "stable")
+    for_us = genuine and statement.hardware == "gateway-a1"
     may_install = (
         statement.sequence >= memory.sequence
         and not memory.version < (statement.minimum_version or Version("0.0.0-0"))
@@ -134,7 +154,7 @@ def test_nothing_is_accepted_that_breaks_a_rule(
     same = (statement.version, statement.sha256) == (memory.version, memory.sha256)
     assert isinstance(decision, AlreadyInstalled) == (for_us and same)
     assert isinstance(decision, Accept) == (for_us and not same and may_install)
-    assert isinstance(decision, Fail) == (statement.channel != "stable")
+    assert isinstance(decision, Fail) == (not genuine)
 
 
 @given(st.lists(STATEMENTS, min_size=2, max_size=6), MEMORIES)
@@ -158,14 +178,15 @@ def test_a_replayed_document_never_installs_again_after_a_higher_sequence(
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers(-(10**19) + 1, 10**19 - 1) | st.text(),
     lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    max_leaves=10,
 )
 
 
 @given(JSON)
 def test_any_document_of_others_fails_and_breaks_nothing(anything: object) -> None:
-    assert isinstance(evaluate_document(anything, MEMORY, KEYS, Model()), Fail)
+    assert isinstance(decide(anything), Fail)
 
 
 @given(
@@ -174,26 +195,112 @@ def test_any_document_of_others_fails_and_breaks_nothing(anything: object) -> No
     )
 )
 def test_any_token_of_others_fails(anything: object) -> None:
-    assert isinstance(evaluate_document(anything, MEMORY, KEYS, Model()), Fail)
+    assert isinstance(decide(anything), Fail)
 
 
 @given(JSON)
 def test_a_signed_payload_that_is_no_statement_fails(payload: object) -> None:
-    decision = evaluate_document(document(payload), MEMORY, KEYS, Model())
+    decision = decide(document(payload))
     assert isinstance(decision, Fail)
     assert decision.reason == "bad statement"
 
 
-def test_a_statement_with_a_key_the_device_does_not_know_is_refused() -> None:
-    more = json.loads(canonical_json(STATEMENT)) | {"onlyOnSundays": True}
-    assert evaluate_document(document(more), MEMORY, KEYS, Model()) == Fail(
-        "bad statement", _unknown("onlyOnSundays")
-    )
+# What grows
 
 
-def _unknown(key: str) -> str:
-    known = "channel, downgrade, hardware, minimumVersion, sequence, sha256, size, version"
-    return f"{key}: unknown; known are {known}"
+def payload_with(**more: Any) -> dict[str, Any]:
+    return {**json.loads(canonical_json(STATEMENT)), **more}
+
+
+NEWER_KEYS = st.dictionaries(
+    st.text(min_size=1).filter(lambda key: key not in payload_with()), JSON, max_size=4
+)
+
+
+@given(NEWER_KEYS)
+def test_keys_that_the_device_need_not_understand_change_nothing(newer: dict[str, Any]) -> None:
+    assert decide(document(payload_with(**newer))) == Accept(STATEMENT, URL)
+
+
+@given(NEWER_KEYS.filter(bool), st.randoms())
+def test_a_key_that_it_must_understand_and_does_not_is_rejected(
+    newer: dict[str, Any], random: Random
+) -> None:
+    crit = [random.choice(sorted(newer)), "channel"]
+    decision = decide(document(payload_with(**newer, crit=crit)))
+    assert (type(decision), decision.reason) == (Reject, "contract not understood")
+
+
+def test_keys_that_it_understands_may_be_critical() -> None:
+    crit = ("contract", "job", "channel", "hardware", "version", "sha256", "size", "sequence")
+    assert isinstance(evaluate(replace(STATEMENT, crit=crit)), Accept)
+    decision = evaluate(replace(STATEMENT, crit=("refuses",)))
+    assert (type(decision), decision.reason) == (Reject, "contract not understood")
+
+
+@pytest.mark.parametrize("rest", [{}, {"version": 7, "sha256": [], "job": None, "crit": 5}])
+def test_a_statement_of_a_newer_contract_is_rejected_whatever_else_it_says(
+    rest: dict[str, Any],
+) -> None:
+    decision = decide(document(payload_with(**rest, contract=2)))
+    assert (type(decision), decision.reason) == (Reject, "contract not understood")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"contract": 0},
+        {"contract": "1"},
+        {"contract": True},
+        {"contract": 1.0},
+        {"crit": "channel"},
+        {"crit": [1]},
+        {"crit": [[]]},
+        {"crit": ["channel", "channel"]},
+        {"crit": ["notThere"]},
+    ],
+)
+def test_what_makes_no_sense_about_the_contract_fails(change: dict[str, Any]) -> None:
+    decision = decide(document(payload_with(**change)))
+    assert (type(decision), decision.reason) == (Fail, "bad statement")
+
+
+@pytest.mark.parametrize("key", ["contract", "job", "channel", "hardware", "version", "sequence"])
+def test_a_statement_that_lacks_a_key_fails(key: str) -> None:
+    payload = payload_with()
+    del payload[key]
+    decision = decide(document(payload))
+    assert (type(decision), decision.reason) == (Fail, "bad statement")
+
+
+@given(JSON)
+def test_what_a_way_back_refuses_is_nothing_to_a_device(refuses: object) -> None:
+    assert decide(document(payload_with(refuses=refuses))) == Accept(STATEMENT, URL)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        canonical_json(STATEMENT)[:-1] + ',"sequence":200}',
+        canonical_json(STATEMENT).replace('"size":10', '"size":1e400'),
+        canonical_json(STATEMENT).replace('"size":10', '"size":' + "9" * 5000),
+        canonical_json(STATEMENT).replace('"size":10', '"size":NaN'),
+        canonical_json(STATEMENT).replace('"gateway-a1"', '"\\ud800"'),
+        "[" * 9000 + "]" * 9000,
+        canonical_json(STATEMENT).encode("utf-16"),
+        b"\xff" + canonical_json(STATEMENT).encode(),
+    ],
+)
+def test_a_payload_that_two_readers_could_read_differently_fails(payload: str | bytes) -> None:
+    data = payload.encode() if isinstance(payload, str) else payload
+    decision = decide(document(STATEMENT, release=signed_bytes(data)))
+    assert (type(decision), decision.reason) == (Fail, "bad statement")
+
+
+def signed_bytes(payload: bytes) -> str:
+    header = b64url_encode(b'{"alg":"ES256","kid":"key","typ":"iotota-release+jws"}')
+    text = f"{header}.{b64url_encode(payload)}"
+    return compact_jws(text, KEY.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
 
 
 TOKEN = signed(STATEMENT)
@@ -206,11 +313,11 @@ def test_one_changed_character_of_the_token_is_refused(index: int, letter: str) 
     # the last character is not drawn: its low bits are padding, and decode to the same signature
     assume(letter != TOKEN[index])
     changed = TOKEN[:index] + letter + TOKEN[index + 1 :]
-    decision = evaluate_document(document(STATEMENT, release=changed), MEMORY, KEYS, Model())
+    decision = decide(document(STATEMENT, release=changed))
     assert isinstance(decision, Fail)
 
 
-def forge(header: dict[str, Any], sign: Callable[[bytes], bytes]) -> str:
+def forge(header: object, sign: Callable[[bytes], bytes]) -> str:
     parts = (b64url_encode(canonical_json(part).encode()) for part in (header, STATEMENT))
     text = ".".join(parts)
     return f"{text}.{b64url_encode(sign(text.encode()))}"
@@ -243,35 +350,33 @@ def sign_raw(key: ec.EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
         forge({"alg": "ES256", "typ": "JWT"}, sign_raw(KEY)),
         forge({"alg": "ES256", "typ": "iotota-state+jws"}, sign_raw(KEY)),
         forge({"alg": "ES256", "typ": "iotota-release+jws", "crit": ["exp"]}, sign_raw(KEY)),
+        forge({"alg": "ES256", "typ": "iotota-release+jws", "crit": []}, sign_raw(KEY)),
+        forge(["ES256", "iotota-release+jws"], sign_raw(KEY)),
         forge({"alg": "ES256", "typ": "iotota-release+jws"}, sign_raw(OTHER_KEY)),
         forge({"alg": "ES256", "typ": "iotota-release+jws"}, lambda _: b"\0" * 64),
         b64url_encode(b"[" * 9_000) + ".AA." + "A" * 86,
     ],
 )
 def test_forgeries_are_refused(token: str) -> None:
-    decision = evaluate_document(document(STATEMENT, release=token), MEMORY, KEYS, Model())
+    decision = decide(document(STATEMENT, release=token))
     assert isinstance(decision, Fail)
     assert decision.reason == "bad signature"
 
 
 def test_the_forger_of_these_tests_makes_good_tokens_when_it_wants_to() -> None:
     token = forge({"alg": "ES256", "typ": "iotota-release+jws"}, sign_raw(KEY))
-    assert isinstance(
-        evaluate_document(document(STATEMENT, release=token), MEMORY, KEYS, Model()), Accept
-    )
+    assert isinstance(decide(document(STATEMENT, release=token)), Accept)
 
 
 def test_while_a_key_is_rotated_both_are_accepted() -> None:
     both = load_keys(pem(OTHER_KEY) + pem(KEY))
     for key in (KEY, OTHER_KEY):
         assert isinstance(
-            evaluate_document(
-                document(STATEMENT, release=signed(STATEMENT, key)), MEMORY, both, Model()
-            ),
+            decide(document(STATEMENT, release=signed(STATEMENT, key)), keys=both),
             Accept,
         )
     after = load_keys(pem(OTHER_KEY))
-    assert isinstance(evaluate_document(document(STATEMENT), MEMORY, after, Model()), Fail)
+    assert isinstance(decide(document(STATEMENT), keys=after), Fail)
 
 
 def test_only_p256_keys_are_taken() -> None:
@@ -292,18 +397,51 @@ def test_only_p256_keys_are_taken() -> None:
         "",
         "${aws:iot:s3-presigned-url-v2:https://b.s3.us-east-1.amazonaws.com/k}",
         "http://localhost.example/i",
+        "https://user@firmware.example/i",
+        "https://firmware.example:0/i",
+        "https://firmware.example:65536/i",
+        "https://firmware.example:99999999/i",
+        "https://firmware.example",
+        "https://firmware.example/i#part",
+        "https://firmware.example/i j",
+        "https://firmware.example/i\n",
+        "https://firm\tware.example/i",
+        "https://firmware.example/\u00fc",
+        "https://b\u00fccher.example/i",
+        f"https://{'a' * 64}.example/i",
+        "https://firmware..example/i",
+        "https://-firmware.example/i",
+        "https://[firmware.example]/i",
+        "https://[::g]/i",
+        "https://firmware.example/" + "i" * 8192,
     ],
 )
 def test_addresses_that_are_not_fetched(url: str) -> None:
-    assert evaluate_document(document(STATEMENT, url=url), MEMORY, KEYS, Model()) == Fail(
-        "bad document", "url is not https"
+    assert decide(document(STATEMENT, url=url)) == Fail(
+        "bad document", "url is none that is fetched"
     )
+
+
+PRESIGNED = (
+    "https://bucket-1.s3.eu-central-1.amazonaws.com/firmware/2.1.0%2B7/a.bin?X-Amz-Algorithm="
+    "AWS4-HMAC-SHA256&X-Amz-Credential=ASIA%2F20261127%2Feu-central-1%2Fs3%2Faws4_request"
+    "&X-Amz-Security-Token=" + "IQoJb3JpZ2luX2VjE%2F" * 80 + "&X-Amz-Signature=" + "0" * 64
+)
+
+
+@given(st.text())
+def test_no_url_breaks_anything(text: str) -> None:
+    for url in (
+        text,
+        f"https://{text}/i",
+        f"https://firmware.example/{text}",
+        f"https://[{text}]/",
+    ):
+        assert isinstance(decide(document(STATEMENT, url=url)), Fail | Accept)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost:4566/b/k", "http://127.0.0.1/k", "http://[::1]:80/k", URL]
+    "url", ["http://localhost:4566/b/k", "http://127.0.0.1/k", "http://[::1]:80/k", URL, PRESIGNED]
 )
 def test_addresses_that_are_fetched(url: str) -> None:
-    assert evaluate_document(document(STATEMENT, url=url), MEMORY, KEYS, Model()) == Accept(
-        STATEMENT, url
-    )
+    assert decide(document(STATEMENT, url=url)) == Accept(STATEMENT, url)

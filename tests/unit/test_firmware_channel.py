@@ -113,7 +113,7 @@ def test_the_bucket_is_private_versioned_and_encrypted() -> None:
             "bucket": BUCKET,
             "policy": policies.to_json(
                 policies.bucket_policy(
-                    f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=True
+                    f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=True, protect=True
                 )
             ),
         },
@@ -121,8 +121,20 @@ def test_the_bucket_is_private_versioned_and_encrypted() -> None:
 
 
 def test_without_tls_the_policy_says_so() -> None:
-    policy = policies.bucket_policy(f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=False)
+    policy = policies.bucket_policy(
+        f"arn:aws:s3:::{BUCKET}", "stable", CONTROLLER, tls_only=False, protect=True
+    )
     assert made(tls_only=False)["channel-bucket-policy"].document("policy") == policy
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_versions_are_kept_where_the_stack_is_protected(protect: bool) -> None:
+    graph = made(protect=protect)
+    sids = [s["Sid"] for s in graph["channel-bucket-policy"].document("policy")["Statement"]]
+    assert ("NobodyRemovesAVersion" in sids) == protect
+    assert "channel-bucket-versioning" in graph.before("channel-bucket-policy"), (
+        "the policy may forbid to turn them on"
+    )
 
 
 def test_nothing_under_firmware_expires() -> None:
@@ -138,7 +150,7 @@ def test_nothing_under_firmware_expires() -> None:
             "id": "old-manifests",
             "status": "Enabled",
             "filter": {"prefix": "channels/"},
-            "noncurrentVersionExpiration": {"noncurrentDays": 90},
+            "noncurrentVersionExpiration": {"noncurrentDays": 90, "newerNoncurrentVersions": 20},
         },
     ]
 
@@ -304,7 +316,7 @@ def test_the_roles_trust_one_service_each() -> None:
 def test_the_fleet_outlives_the_jobs(preview: bool) -> None:
     def program() -> None:
         fleet = DeviceFleet("fleet", fleet_args())
-        gates = dict.fromkeys(("canary", "broad"), Gate(failure_limit=FailureLimit(minimum=1)))
+        gates = dict.fromkeys(("canary", "broad"), Gate(failure_limit=FailureLimit(devices=1)))
         FirmwareChannel("channel", channel_args(fleet=fleet, gates=gates))
 
     graph = build(program, preview=preview)
@@ -335,6 +347,7 @@ def test_a_stack_exports_its_channel() -> None:
                 "refused-manifest",
                 "rollback-failed",
                 "person-needed",
+                "forged",
             )
         },
         "release": {
@@ -488,3 +501,16 @@ def test_arguments_can_be_made_of_plain_values() -> None:
     assert made.rings[0].gate == Gate(soak_minutes=5.0)
     with pytest.raises(ArgumentsError, match=r"stable\.version: missing"):
         build(lambda: FirmwareChannel("stable", FirmwareChannelArgs.from_values({}, fleet=FLEET)))
+
+
+def test_a_preview_warns_of_a_brake_that_acts_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, resource: told.append(text))
+    gates = {ring: Gate(failure_limit=FailureLimit(percent=5.0)) for ring in ("canary", "broad")}
+    risky = channel_args(abort=[Abort(on="FAILED", percent=10.0, minimum=10)], gates=gates)
+    build(lambda: FirmwareChannel("channel", risky).stack_outputs(), preview=True)
+    assert len(told) == 2, "of each ring"
+    assert "10 % FAILED of at least 10: IoT may stop a release that keeps to the limit" in told[0]
+    told.clear()
+    build(lambda: FirmwareChannel("channel", channel_args(gates=gates)).stack_outputs())
+    assert told == [], "the default is a brake, not a judge"

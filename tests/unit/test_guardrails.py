@@ -29,10 +29,13 @@ DOCUMENTS = ("policy", "assumeRolePolicy")
 WILDCARDS = {
     # resource of an Allow: why it ends in, or is, a wildcard
     r"\*": (
-        "IAM knows no narrower resource (ListJobs, ListThingGroups, PutMetricData, DescribeAlarms),"
-        " or a key's own policy"
+        "IAM knows no narrower resource (ListAttachedPolicies, ListJobs, ListThingGroups,"
+        " PutMetricData, DescribeAlarms), or a key's own policy"
     ),
     r"arn:aws:s3:::[^/]+/firmware/\*": "images: any release may be offered, or offered again",
+    r"arn:aws:s3:::[^/]+/channels/stable/ways-back/\*": (
+        "whom a way back must bring, written when there is one"
+    ),
     r"arn:aws:iot:[^:]+:[^:]+:job/[0-9a-f]{8}-stable-\*": (
         "the channel's jobs, made when a release is offered"
     ),
@@ -40,7 +43,8 @@ WILDCARDS = {
         "the channel's rollback groups, made by a rollback"
     ),
     r"arn:aws:iot:[^:]+:[^:]+:thing/\*": (
-        "devices, which may have any name; AWS checks the group that they join as well"
+        "devices, which may have any name; AWS checks the group that they join as well, and the"
+        " other calls only read"
     ),
     r"arn:aws:logs:[^:]+:[^:]+:log-group:[^*]+:\*": "log streams, named by who writes them",
     r"arn:aws:iot:[^:]+:[^:]+:topic(filter)?/\$aws/things/"
@@ -50,6 +54,7 @@ WILDCARDS = {
 ONLY_ANYWHERE = {
     "cloudwatch:DescribeAlarms",
     "cloudwatch:PutMetricData",
+    "iot:ListAttachedPolicies",
     "iot:ListJobs",
     "iot:ListThingGroups",
 }

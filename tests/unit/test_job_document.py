@@ -53,10 +53,14 @@ def test_bytes_that_are_no_signature_are_a_value_error(data: bytes) -> None:
 
 def test_a_standard_library_verifies_what_kms_signs() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    claims = release_statement("stable", FIRMWARE, 1_790_000_000, downgrade=False)
+    claims = release_statement("stable", FIRMWARE, 1_790_000_000, downgrade=False, job="j-1")
     signed = signing_input(RELEASE_TYPE, "arn:aws:kms:us-east-1:123456789012:key/1", claims)
     token = compact_jws(signed, key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
     assert jwt.decode(token, key.public_key(), algorithms=["ES256"]) == {
+        "contract": 1,
+        "crit": [],
+        "job": "j-1",
+        "refuses": [],
         "channel": "stable",
         "hardware": "gateway-a1",
         "version": "2.1.0",
@@ -73,10 +77,10 @@ def test_a_standard_library_verifies_what_kms_signs() -> None:
 def test_a_changed_statement_is_not_verified() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     signed = signing_input(
-        RELEASE_TYPE, "k", release_statement("stable", FIRMWARE, 1, downgrade=False)
+        RELEASE_TYPE, "k", release_statement("stable", FIRMWARE, 1, downgrade=False, job="j-1")
     )
     other = signing_input(
-        RELEASE_TYPE, "k", release_statement("stable", FIRMWARE, 2, downgrade=False)
+        RELEASE_TYPE, "k", release_statement("stable", FIRMWARE, 2, downgrade=False, job="j-2")
     )
     token = compact_jws(other, key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
     with pytest.raises(jwt.InvalidSignatureError):
@@ -95,6 +99,32 @@ def test_the_document_asks_iot_for_a_presigned_address_of_the_artifact() -> None
             "${aws:iot:s3-presigned-url-v2:https://fleet-firmware.s3.eu-central-1.amazonaws.com/firmware/2.1.0-rc.1%2B7/ab.bin}"
         ),
     }
+
+
+def test_a_way_back_fits_in_its_document_however_much_it_refuses() -> None:
+    digests = [f"{number:064x}" for number in range(1000)]
+    statement = release_statement(
+        "c" * 20, FIRMWARE, 2**63 - 1, downgrade=True, job="j" * 64, refuses=digests
+    )
+    assert list(statement.refuses) == digests[:100], "the first ones"
+    signed = signing_input(RELEASE_TYPE, "k" * 100, statement)
+    url = artifact_url("b" * 63, "us-gov-west-1", "amazonaws.com", "k" * 1024)
+    assert len(job_document(f"{signed}.{'A' * 86}", url)) < MAX_DOCUMENT / 2
+
+
+@pytest.mark.parametrize(
+    "token", ["", "a", "a.", "a.b.c", "a.e30.c", "a.W10.c", "a.é.c", "..", "a.A"]
+)
+def test_a_token_without_a_statement_is_a_value_error(token: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_statement(token)
+
+
+def test_the_address_names_a_version_of_the_artifact_encoded() -> None:
+    url = artifact_url("b", "us-east-1", "amazonaws.com", "firmware/2.1.0+7/ab.bin", "3/L4k.qt_J-8")
+    assert url == (
+        "https://b.s3.us-east-1.amazonaws.com/firmware/2.1.0%2B7/ab.bin%3FversionId%3D3/L4k.qt_J-8"
+    )
 
 
 def test_a_document_over_iots_limit_is_refused() -> None:

@@ -45,6 +45,7 @@ ALARM_SHAPES: dict[str, dict[str, Any]] = {
     "ring-failing": {"metricName": "ReleaseFailed", "treatMissingData": "ignore"},
     "rollback-failed": {"metricName": "RollbackFailed", "treatMissingData": "ignore"},
     "person-needed": {"metricName": "Held", "treatMissingData": "ignore"},
+    "forged": {"metricName": "Forged"},
     "no-heartbeat": {
         "metricName": "Heartbeat",
         "statistic": "Sum",

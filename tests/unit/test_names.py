@@ -118,6 +118,12 @@ def test_a_job_of_others_has_no_ring_and_no_sequence(job: str) -> None:
     assert names.rollback_sequence(job) is None
 
 
+@pytest.mark.parametrize("digits", ["007", "0", "5-child", "\u0665", "-5", ""])
+def test_a_group_that_no_rollback_names_so_is_of_nobody(digits: str) -> None:
+    prefix = LONGEST.rollback_group_prefix
+    assert LONGEST.rollback_sequence(f"{prefix}{digits}") is None
+
+
 def test_the_longest_names_still_make_a_job_id() -> None:
     for ring in ("r" * 20, ROLLBACK):
         assert len(LONGEST.job(ring, 9_999_999_999)) <= 64
@@ -129,6 +135,10 @@ def test_the_keys_of_a_channel_are_the_contract_of_its_bucket() -> None:
         "channels/stable/release.json",
         "channels/stable/control.json",
         "channels/stable/state.json",
+    )
+    assert keys.roster(1764000000) == "channels/stable/ways-back/1764000000/roster.json"
+    assert keys.roster_sheet(1764000000, 7) == (
+        "channels/stable/ways-back/1764000000/things-07.json.gz"
     )
 
 

@@ -13,24 +13,26 @@ import ops.stack
 from ops.device_report import DeviceReport, ExecutionReport, report_device
 from ops.render import render_device
 from rollout.codec import encode
-from rollout.names import ROLLBACK
+from rollout.orders import Orders, WaiverOrder
 from rollout.release import Firmware
-from rollout.state import Rollback
-from tests.unit.ops_cloud import GOOD, NAMES, NEW, NOW, PROVED, PROVING, STACK, OpsAws, offer
+from tests.unit.ops_cloud import (
+    BACK_JOB,
+    CANDIDATE_JOB,
+    GOING_BACK,
+    GOOD,
+    NAMES,
+    NEW,
+    NOW,
+    PERSON,
+    PROVING,
+    STACK,
+    WAY_BACK,
+    OpsAws,
+    offer,
+)
 
 THING = "fleet-0123abcd-0001"
-CANDIDATE_JOB, OLD_JOB, BACK_JOB = (
-    NAMES.job("canary", 200),
-    NAMES.job("canary", 100),
-    NAMES.job(ROLLBACK, 300),
-)
-BACK = Rollback(
-    offer=offer(300, GOOD),
-    failed="2.3.0",
-    reason="bad",
-    exposing_jobs=(CANDIDATE_JOB,),
-    started_at=NOW - 60,
-)
+OLD_JOB = NAMES.job("canary", 100)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def aws() -> OpsAws:
 def runs(aws: OpsAws, firmware: Firmware, sequence: int) -> None:
     reported = {"version": str(firmware.version), "sha256": firmware.sha256, "sequence": sequence}
     aws.shadows[THING] = {
-        "state": {"reported": {"firmware": reported, "hardware": "gateway-a1"}},
+        "state": {"reported": {"contract": 1, "firmware": reported, "hardware": "gateway-a1"}},
         "metadata": {"reported": {"firmware": {"version": {"timestamp": NOW - 30}}}},
     }
 
@@ -59,7 +61,7 @@ def test_a_device_that_has_not_taken_its_job(aws: OpsAws) -> None:
     aws.executions[CANDIDATE_JOB, "QUEUED"] = [THING]
     found = report(aws, "0001")
     assert (found.thing, found.ring) == (THING, "canary")
-    assert found.should_run == offer(200)
+    assert found.should_run == offer("canary", 200)
     assert [job.job for job in found.jobs] == [CANDIDATE_JOB, OLD_JOB], "the newest first"
     assert found.jobs[0] == ExecutionReport(
         job=CANDIDATE_JOB,
@@ -110,19 +112,26 @@ def test_a_device_without_the_job_and_one_that_is_up_to_date(aws: OpsAws) -> Non
 def test_an_exposed_device_names_the_rollback(
     aws: OpsAws, done_at: float | None, does: str
 ) -> None:
-    aws.remember(replace(PROVED, sequence=300, rollback=replace(BACK, done_at=done_at)), BACK_JOB)
-    aws.groups[THING].append("fleet-0123abcd-stable-rollback-300")
+    offers = GOING_BACK.offers if done_at is None else GOING_BACK.offers[:2]
+    back = replace(WAY_BACK, done_at=done_at)
+    aws.remember(replace(GOING_BACK, way_back=back, offers=offers))
+    aws.groups[THING].append(NAMES.rollback_group(300))
     aws.executions[BACK_JOB, "SUCCEEDED"] = [THING]
-    runs(aws, GOOD, 300)
+    runs(aws, GOOD, 301)
+    waived = WaiverOrder(thing=THING, order=PERSON, group=300)
+    aws.order(Orders(waived=(waived,)))
     found = report(aws)
     assert found.should_run
-    assert (found.rollbacks, found.should_run.sequence) == ((300,), 300)
+    sequence = 301 if done_at is None else 100
+    assert (found.rollbacks, found.should_run.sequence) == ((300,), sequence)
+    waiver = f"it need not come back, says {PERSON.by}: the radio drops"
     assert list(found.why) == [
         "it runs 2.2.0, as it should",
         (
             f"it was exposed to a release that was taken back; rollback-300 {does} it back to"
-            " 2.2.0, after 2.3.0 failed"
+            " 2.2.0, from 2.3.0"
         ),
+        *([waiver] if done_at is None else []),
     ]
 
 
@@ -144,8 +153,7 @@ def test_without_the_controllers_state_the_rest_is_told(aws: OpsAws) -> None:
     assert found.reported
     assert found.reported.version == "2.2.0"
     assert list(found.why) == [
-        "what it should run cannot be told: state.json is missing although jobs of the channel"
-        " exist"
+        "what it should run cannot be told: state.json is missing although it was there"
     ]
 
 
@@ -159,7 +167,7 @@ def test_a_person_reads_it(aws: OpsAws) -> None:
     assert "  it runs 2.2.0, it should run 2.3.0: self-test failed\nRing        canary\n" in message
     assert (
         f"Runs        2.2.0 (sha256 {GOOD.sha256[:12]}...), sequence 100, hardware gateway-a1,"
-        " reported " in message
+        " contract 1, reported " in message
     )
     assert f"  {CANDIDATE_JOB}: FAILED, " in message
     assert "\n    self-test failed\n" in message

@@ -19,12 +19,26 @@ import ops.main
 import ops.stack
 from ops.command import MAX_WRITES
 from rollout.decide import decide
-from rollout.names import ROLLBACK
-from rollout.observed import Job, Observed
-from rollout.orders import ApprovalOrder, Orders, ResumeOrder, RetryOrder, RollbackOrder
-from rollout.release import Approval
-from rollout.state import Halt, Progress, Rollback, State
+from rollout.names import KEPT_APPROVALS, ORDER_ITEMS
+from rollout.observed import Counts, Job, Observed
+from rollout.orders import (
+    ApprovalOrder,
+    Orders,
+    PardonOrder,
+    ResumeOrder,
+    RetryOrder,
+    RollbackOrder,
+    WaiverOrder,
+    waived_things,
+)
+from rollout.release import Approval, Manifest
+from rollout.state import Candidate, Halt, Phase, State
 from tests.unit.ops_cloud import (
+    BACK_JOB,
+    BAD,
+    BEFORE,
+    CANDIDATE_JOB,
+    GOING_BACK,
     GOOD,
     MANIFEST,
     NAMES,
@@ -33,15 +47,25 @@ from tests.unit.ops_cloud import (
     PERSON,
     PROVED,
     PROVING,
+    WAY_BACK,
     OpsAws,
     firmware,
     offer,
-    started,
+    release,
+    with_offers,
 )
 
 Ops = Callable[..., int]
-CHANGES = (["pause"], ["halt"], ["approve", "canary"], ["rollback"], ["retry", "canary"])
-CANDIDATE_JOB = NAMES.job("canary", 200)
+CHANGES = (
+    ["pause"],
+    ["halt"],
+    ["approve", "canary"],
+    ["rollback"],
+    ["retry", "canary"],
+    ["pardon", "2.2.5"],
+)
+KEPT_JOBS = {NAMES.job("canary", 100), NAMES.job("broad", 101)}
+THING = "fleet-0123abcd-0001"
 
 
 @pytest.fixture
@@ -77,14 +101,11 @@ def yes(run: Ops, *words: str) -> int:
     return run(*words, "--yes", "--why", "crash reports from site 7")
 
 
-def decided(aws: OpsAws, state: State) -> State:
+def decided(aws: OpsAws, state: State, filed: Manifest = MANIFEST) -> State:
     """What the controller makes of the orders in orders.json and of the jobs."""
-    jobs = {
-        name: Job.from_answer(job)
-        for name, job in aws.jobs.items()
-        if NAMES.job_sequence(name) is not None
-    }
-    manifest = state.candidate.manifest if state.candidate else MANIFEST
+    known = [NAMES.job(one.ring, one.sequence) for one in state.offers]
+    jobs = {name: Job.from_answer(aws.jobs[name]) for name in known if name in aws.jobs}
+    manifest = state.candidate.manifest if state.candidate else filed
     return decide(manifest, state, Observed(orders=aws.orders(), jobs=jobs), NOW, NAMES)
 
 
@@ -103,7 +124,7 @@ def test_without_a_terminal_nothing_happens_that_was_not_agreed_to(
         )
     assert (aws.puts, aws.live_jobs()) == (
         0,
-        {CANDIDATE_JOB, NAMES.job("canary", 100), NAMES.job("broad", 100)},
+        {CANDIDATE_JOB, *KEPT_JOBS},
     )
 
 
@@ -250,11 +271,7 @@ def test_halt_orders_it_and_cancels_the_candidate_alone(
         " it, 2 in progress go on, 7 run it already and stay on it." in said
     )
     assert "Leaves 2 live job(s)" in said
-    assert aws.live_jobs() == {
-        NAMES.job("canary", 100),
-        NAMES.job("broad", 100),
-        "ffffffff-stable-canary-999",
-    }
+    assert aws.live_jobs() == {*KEPT_JOBS, "ffffffff-stable-canary-999"}
     assert aws.jobs[CANDIDATE_JOB]["comment"].endswith("(olga): crash reports from site 7")
     after = decided(aws, PROVING)
     assert (after.waiting.kind, after.halt) == (
@@ -264,19 +281,14 @@ def test_halt_orders_it_and_cancels_the_candidate_alone(
 
 
 def test_halt_also_ends_the_jobs_of_releases_that_were_dropped(aws: OpsAws, run: Ops) -> None:
-    stray, older = NAMES.job("canary", 150), NAMES.job("broad", 140)
-    back = Rollback(
-        offer=offer(160, GOOD),
-        failed="2.2.5",
-        reason="bad",
-        exposing_jobs=(older,),
-        started_at=NOW - 900,
-    )
-    going = NAMES.job(ROLLBACK, 160)
-    aws.remember(replace(PROVED, exposing_jobs=(stray,), rollback=back), stray, older, going)
-    aws.jobs.pop(CANDIDATE_JOB)
+    ending = [offer("canary", 140, phase=Phase.ENDING), offer("broad", 145, phase=Phase.ENDING)]
+    aws.remember(with_offers(GOING_BACK, *ending))
+    stray, older = (NAMES.job(one.ring, one.sequence) for one in ending)
+    aws.job(stray)
+    aws.job(older)
+    assert {stray, older} <= aws.live_jobs()
     assert yes(run, "halt") == 0
-    assert aws.live_jobs() == {NAMES.job("canary", 100), NAMES.job("broad", 100), going}
+    assert aws.live_jobs() == {*KEPT_JOBS, BACK_JOB}
 
 
 def test_halting_again_cancels_what_is_still_live(
@@ -289,27 +301,73 @@ def test_halting_again_cancels_what_is_still_live(
 
 
 def test_halt_catches_a_ring_that_started_while_the_person_read(aws: OpsAws, run: Ops) -> None:
-    late = NAMES.job("broad", 200)
+    late = NAMES.job("broad", 201)
 
     def the_controller_starts_another_ring() -> None:
         aws.meanwhile = lambda: None
-        aws.remember(started(PROVING, broad=Progress(offer=offer(200), started_at=NOW)))
+        aws.remember(with_offers(PROVING, offer("broad", 201)))
 
     aws.meanwhile = the_controller_starts_another_ring
     assert yes(run, "halt") == 0
     assert not {late, CANDIDATE_JOB} & aws.live_jobs()
 
 
-def test_halt_leaves_an_unreadable_control_json_and_still_cancels(
+def test_halt_replaces_an_unreadable_control_json_and_cancels(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aws.objects[NAMES.keys.orders] = b"not json"
     assert yes(run, "halt") == 0
-    assert "which the controller takes for a halt; it stays as it is" in capsys.readouterr().out
-    assert (aws.objects[NAMES.keys.orders], CANDIDATE_JOB in aws.live_jobs()) == (
-        b"not json",
-        False,
-    )
+    assert "Replaces control.json, which is unreadable (is not JSON" in capsys.readouterr().out
+    assert aws.orders() == Orders(halted=aws.orders().halted)
+    assert aws.orders().halted
+    assert CANDIDATE_JOB not in aws.live_jobs()
+
+
+def test_a_control_json_that_takes_no_more_still_takes_a_halt(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = {
+        "schema": 1,
+        "approvals": [
+            {"ring": "canary", "sha256": "0" * 64, "order": {"by": "x", "at": 0, "why": "y" * 120}}
+        ]
+        * ORDER_ITEMS,
+    }
+    aws.objects[NAMES.keys.orders] = json.dumps(full, separators=(",", ":")).encode()
+    assert aws.channel().orders().problem is None
+    assert yes(run, "pause") == 1
+    assert "control.json takes no more" in capsys.readouterr().err
+    assert yes(run, "halt") == 0
+    assert aws.channel().orders().orders.halted
+
+
+def test_approvals_do_not_pile_up(aws: OpsAws, run: Ops) -> None:
+    old = ApprovalOrder(ring="canary", sha256="0" * 64, order=PERSON)
+    aws.order(Orders(approvals=(old,) * KEPT_APPROVALS))
+    assert yes(run, "approve", "canary") == 0
+    assert len(aws.orders().approvals) == KEPT_APPROVALS
+    assert aws.orders().approvals[-1].sha256 == NEW.sha256
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_forged_job_neither_escapes_a_halt_nor_hides_another(
+    aws: OpsAws, run: Ops, is_lost: bool
+) -> None:
+    forged, newest = NAMES.job("canary", 2**63), NAMES.job("broad", 210)
+    aws.job(forged, armed=False)
+    aws.documents[forged] = "{}"
+    if is_lost:
+        aws.job(newest, armed=False)
+        aws.objects[NAMES.keys.state] = b"{}"
+    assert yes(run, "halt") == 0
+    assert not {forged, newest, CANDIDATE_JOB} & aws.live_jobs()
+    assert NAMES.job("canary", 100) in aws.live_jobs(), "what was proved stays"
+
+
+def test_a_halt_works_where_documents_cannot_be_read(aws: OpsAws, run: Ops) -> None:
+    aws.denied.add("GetJobDocument")
+    assert yes(run, "halt") == 0
+    assert CANDIDATE_JOB not in aws.live_jobs()
 
 
 @pytest.mark.parametrize("lost", ["missing", "forged", "unverifiable"])
@@ -327,19 +385,14 @@ def test_halt_without_the_state_cancels_what_may_be_unproved(
     assert yes(run, "halt") == 0
     said = capsys.readouterr().out
     assert "The controller's state cannot be used: " in said
-    assert aws.live_jobs() == {
-        NAMES.job("canary", 100),
-        NAMES.job("broad", 100),
-    }, "the armed and the newest are gone, no other"
+    assert aws.live_jobs() == KEPT_JOBS, "the armed and the newest are gone, no other"
 
 
 def test_halt_without_the_state_leaves_the_way_back_alone(aws: OpsAws, run: Ops) -> None:
     del aws.objects[NAMES.keys.state]
-    back, whole = NAMES.job(ROLLBACK, 300), NAMES.job("canary", 300)
-    aws.job(back, armed=False)
-    aws.job(whole, armed=False)
+    aws.job(BACK_JOB, armed=False)
     assert yes(run, "halt") == 0
-    assert aws.live_jobs() == {NAMES.job("canary", 100), NAMES.job("broad", 100), back, whole}
+    assert aws.live_jobs() == {*KEPT_JOBS, BACK_JOB}
 
 
 def test_halt_brakes_with_what_still_works(
@@ -413,8 +466,7 @@ def test_resume_says_when_the_stack_file_still_holds(
 def test_resume_says_what_is_offered_again(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress(offer=offer(200), started_at=NOW - 600, withdrawn=True)
-    aws.remember(started(PROVING, canary=progress))
+    aws.remember(with_offers(PROVING, offer("canary", 200, phase=Phase.ENDING)))
     aws.order(Orders(halted=PERSON))
     assert yes(run, "resume") == 0
     said = capsys.readouterr().out
@@ -424,15 +476,18 @@ def test_resume_says_what_is_offered_again(
     )
 
 
-def test_a_halt_and_resume_that_the_controller_never_saw_need_nothing_more(
+def test_a_halt_and_resume_that_the_controller_never_saw_end_in_its_own_halt(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It finds a job that somebody ended, and no order: that is for a person to look at."""
     yes(run, "halt")
     assert yes(run, "resume") == 0
-    assert "is offered to ring canary again, under a new sequence" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The job of ring canary was cancelled by `ops halt`" in said
+    assert "it will halt, and `python -m ops resume --stack prod` is needed once more" in said
     after = decided(aws, PROVING)
-    assert after.halt is None
-    assert after.sequence > PROVING.sequence
+    assert after.halt
+    assert "`ops halt`" in after.halt.why
 
 
 def test_resume_says_that_a_job_cancelled_by_hand_will_halt(
@@ -449,13 +504,30 @@ def test_resume_says_that_a_job_cancelled_by_hand_will_halt(
     assert decided(aws, PROVING).waiting.kind == "halted"
 
 
+def put_state_back(aws: OpsAws) -> None:
+    old = aws.objects[NAMES.keys.state]
+    aws.write_state(replace(PROVING, halts=1))
+    aws.made.clear()
+    aws.objects[NAMES.keys.state] = old
+
+
 @pytest.mark.parametrize(
     ("break_it", "halt", "why"),
     [
         (
-            lambda aws: aws.objects.pop(NAMES.keys.state),
+            lambda aws: aws.objects.lose(NAMES.keys.state),
             "lost-200",
             "state.json is missing although jobs of the channel exist",
+        ),
+        (
+            lambda aws: aws.objects.pop(NAMES.keys.state),
+            "lost-v4",
+            "state.json is missing although it was there",
+        ),
+        (
+            put_state_back,
+            "replayed-v5",
+            "state.json is an older one that somebody put back",
         ),
         (
             lambda aws: aws.job(NAMES.job("broad", 777)),
@@ -468,7 +540,7 @@ def test_resume_says_that_a_job_cancelled_by_hand_will_halt(
             "state.json is unreadable",
         ),
     ],
-    ids=["lost", "older", "invalid"],
+    ids=["lost", "deleted", "replayed", "older", "invalid"],
 )
 def test_resume_says_what_starting_afresh_means(
     aws: OpsAws,
@@ -482,7 +554,7 @@ def test_resume_says_what_starting_afresh_means(
     assert yes(run, "resume") == 0
     said = capsys.readouterr().out
     assert f"Starts afresh, {halt}: {why}" in said
-    assert f"Every live job of the channel is cancelled ({len(aws.live_jobs())})" in said
+    assert f"Of the {len(aws.live_jobs())} live job(s) of the channel those that this" in said
     assert f"Then 2.3.0 (sha256 {NEW.sha256[:12]}...) starts as new at ring canary" in said
     resume = aws.orders().resume
     assert resume
@@ -497,7 +569,7 @@ def test_resume_says_what_starting_afresh_means(
 def test_orders_about_a_release_need_the_state(
     aws: OpsAws, run: Ops, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    del aws.objects[NAMES.keys.state]
+    aws.objects.lose(NAMES.keys.state)
     assert yes(run, *words) == 1
     message = capsys.readouterr().err
     assert "needs the controller's state, and state.json is missing" in message
@@ -517,9 +589,9 @@ def test_approve_names_ring_and_digest(
     assert yes(run, "approve", "canary") == 0
     said = capsys.readouterr().out
     assert f"sha256 {NEW.sha256}. Once the rest of its gate is met, ring broad may start." in said
-    assert "Ring canary so far: 9 succeeded, 1 failed" in said
+    assert "Ring canary so far: 9 succeeded, 1 failed; 10 devices in all." in said
     [given] = aws.orders().approvals
-    assert (given.ring, given.sha256) == ("canary", NEW.sha256)
+    assert (given.ring, given.sha256, given.size) == ("canary", NEW.sha256, 10)
 
     assert yes(run, "approve", "canary") == 0
     assert "is approved for 2.3.0" in capsys.readouterr().out
@@ -542,6 +614,7 @@ def test_an_approval_of_the_stack_file_counts(
     assert PROVING.candidate
     manifest = replace(MANIFEST, approvals=(Approval(ring="canary", sha256=NEW.sha256),))
     aws.remember(replace(PROVING, candidate=replace(PROVING.candidate, manifest=manifest)))
+    aws.job(CANDIDATE_JOB, Succeeded=9)
     assert yes(run, "approve", "canary") == 0
     assert (aws.puts, "already" in capsys.readouterr().out) == (0, True)
 
@@ -552,7 +625,7 @@ def test_an_approval_of_the_stack_file_counts(
         (PROVED, "canary", "no release is being proved: there is nothing to approve"),
         (PROVING, "canry", "2.3.0 has no ring 'canry'; its rings are canary, broad"),
         (
-            started(PROVING, canary=Progress(offer=offer(200), started_at=NOW, passed_at=NOW)),
+            with_offers(PROVING, offer("canary", 200, phase=Phase.PASSED, passed_at=NOW)),
             "canary",
             "ring canary has passed already",
         ),
@@ -567,38 +640,77 @@ def test_what_cannot_be_approved_is_refused(
     assert aws.puts == 0
 
 
+def test_a_ring_without_devices_is_approved_as_such(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A word that was given on a ring with devices does not let an empty one pass."""
+    given = ApprovalOrder(ring="canary", sha256=NEW.sha256, order=PERSON, size=12)
+    aws.order(Orders(approvals=(given,)))
+    assert yes(run, "approve", "canary") == 0
+    assert "RING canary HAS NO DEVICES" in capsys.readouterr().out
+    assert [one.size for one in aws.orders().approvals] == [0]
+    assert yes(run, "approve", "canary") == 0
+    assert (aws.puts, "already" in capsys.readouterr().out) == (1, True)
+
+
+def test_a_ring_that_aws_still_fills_is_not_taken_for_an_empty_one(aws: OpsAws, run: Ops) -> None:
+    aws.jobs[CANDIDATE_JOB]["isConcurrent"] = True
+    assert yes(run, "approve", "canary") == 0
+    assert [one.size for one in aws.orders().approvals] == [None]
+
+
+def test_the_oldest_approvals_make_room(aws: OpsAws, run: Ops) -> None:
+    given = [
+        ApprovalOrder(ring=f"ring-{n}", sha256=NEW.sha256, order=PERSON)
+        for n in range(KEPT_APPROVALS)
+    ]
+    aws.order(Orders(approvals=tuple(given)))
+    assert yes(run, "approve", "canary") == 0
+    rings = [one.ring for one in aws.orders().approvals]
+    assert rings == [*(one.ring for one in given[1:]), "canary"]
+
+
 # Roll back
 
 
 def test_rollback_takes_the_candidate_back(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = started(
+    state = with_offers(
         PROVING,
-        canary=Progress(offer=offer(200), started_at=NOW - 600, passed_at=NOW - 300),
-        broad=Progress(offer=offer(200), started_at=NOW - 200),
+        offer("canary", 200, phase=Phase.PASSED, passed_at=NOW - 300),
+        offer("broad", 201),
     )
     aws.remember(state)
     aws.job(CANDIDATE_JOB, armed=False, Succeeded=10)
-    aws.job(NAMES.job("broad", 200), Queued=80, InProgress=4, Succeeded=5, Failed=1)
+    aws.job(NAMES.job("broad", 201), Queued=80, InProgress=4, Succeeded=5, Failed=1)
     assert yes(run, "rollback") == 0
     said = capsys.readouterr().out
     assert (
         f"Takes back 2.3.0 (sha256 {NEW.sha256[:12]}...): 80 devices still queued will not get it."
         in said
     )
-    assert "10 devices that began it, and no other, return to 2.2.0" in said
-    assert "Rings that had passed return whole: canary, 10 devices." in said
+    assert "20 devices that began it, and no other, return to 2.2.0" in said
+    assert "Rings that had passed are given 2.2.0 again: canary." in said
     after = decided(aws, state)
-    assert after.rollback
-    assert (after.candidate, after.rollback.offer.firmware, NEW.sha256 in after.refused) == (
-        None,
-        GOOD,
-        True,
-    )
+    back = after.returning()
+    assert back
+    assert (after.candidate, back.firmware) == (None, GOOD)
+    assert after.standing(NEW.sha256) == "refused"
 
     assert yes(run, "rollback") == 0
-    assert "This rollback is ordered already" in capsys.readouterr().out
+    assert "This is ordered already" in capsys.readouterr().out
+    assert aws.puts == 1
+
+
+def test_a_release_that_was_pardoned_can_be_rolled_back_again(aws: OpsAws, run: Ops) -> None:
+    assert yes(run, "rollback") == 0
+    order = aws.orders().rollback
+    assert order
+    obeyed = decided(aws, PROVING).obeyed
+    aws.remember(replace(PROVING, obeyed=obeyed))
+    assert yes(run, "rollback") == 0
+    assert aws.orders().rollback != order
 
 
 @pytest.mark.parametrize(
@@ -611,6 +723,10 @@ def test_rollback_takes_the_candidate_back(
         (
             lambda state: replace(
                 state,
+                releases={
+                    **state.releases,
+                    NEW.sha256: replace(state.releases[NEW.sha256], one_way=True),
+                },
                 candidate=replace(
                     state.candidate, manifest=replace(MANIFEST, rollback="forbidden")
                 ),
@@ -632,22 +748,22 @@ def test_rollback_says_when_devices_will_not_go_back(
     assert yes(run, "rollback") == 0
     assert f"DEVICES DO NOT GO BACK: {why}." in capsys.readouterr().out
     after = decided(aws, state)
-    assert (after.rollback, after.halt is not None) == (None, True)
+    assert (after.way_back, after.halt is not None) == (None, True)
 
 
 def test_rollback_of_the_last_good_release_must_be_meant(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aws.remember(PROVED)
-    aws.job(NAMES.job("broad", 100), armed=False, Succeeded=90)
+    aws.job(NAMES.job("broad", 101), armed=False, Succeeded=90)
     assert yes(run, "rollback") == 1
     assert (
         "With --yes, name it: `python -m ops rollback 2.2.0 --yes --stack prod`"
         in capsys.readouterr().err
     )
-    assert yes(run, "rollback", "2.3.0") == 1
+    assert yes(run, "rollback", "2.1.0") == 1
     assert (
-        f"what can be taken back is 2.2.0 (sha256 {GOOD.sha256[:12]}...), not 2.3.0"
+        f"what can be taken back is 2.2.0 (sha256 {GOOD.sha256[:12]}...), not 2.1.0"
         in capsys.readouterr().err
     )
 
@@ -656,8 +772,29 @@ def test_rollback_of_the_last_good_release_must_be_meant(
     assert "every ring, 90 devices, returns to 2.1.0" in said
     assert "The stack file still names 2.2.0: revert it, or release a higher version." in said
     after = decided(aws, PROVED)
-    assert after.last_good == firmware("2.1.0")
-    assert {one.firmware for one in after.stable.values()} == {firmware("2.1.0")}
+    assert after.last_good == BEFORE
+    assert {one.firmware for one in after.wanted()} == {BEFORE}
+
+
+def test_a_release_that_has_yet_to_start_or_was_dropped_can_be_refused(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dropped = firmware("2.2.7")
+    left = offer("broad", 120, dropped, phase=Phase.ENDED, final=Counts(succeeded=2))
+    state = with_offers(PROVED, left)
+    state = replace(state, releases={**state.releases, **release(dropped, "withdrawn")})
+    aws.remember(state)
+    aws.jobs.pop(NAMES.job("broad", 120))
+    assert yes(run, "rollback", "2.3.0") == 0, "the stack file names it"
+    assert "no device is known to have begun it" in capsys.readouterr().out
+    assert yes(run, "rollback", "2.2.7") == 0
+    said = capsys.readouterr().out
+    assert "2.2.7 (refused): 2 devices of broad began it; they return to 2.2.0" in said
+    back = decided(aws, state).way_back
+    assert back
+    assert (back.failed, back.is_open) == ("2.2.7", True)
+    assert yes(run, "rollback", "2.2.5") == 1
+    assert "2.2.5 is refused already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -666,7 +803,8 @@ def test_rollback_of_the_last_good_release_must_be_meant(
         (replace(PROVED, last_good=None), "there is nothing to take back"),
         (
             replace(PROVED, previous_good=None),
-            "the one before 2.2.0 is not known, so there is nothing to go back to",
+            "the controller would refuse it: rollback of the last good 2.2.0: no release was good"
+            " before it. Name the version you want",
         ),
     ],
 )
@@ -679,24 +817,26 @@ def test_an_impossible_rollback_says_why(
     assert aws.puts == 0
 
 
-BACK = Rollback(
-    offer=offer(300, GOOD),
-    failed="2.3.0",
-    reason="bad",
-    exposing_jobs=(CANDIDATE_JOB,),
-    started_at=NOW - 60,
-)
-GOING_BACK = replace(PROVED, sequence=300, rollback=BACK)
+def test_the_last_good_release_stays_while_another_is_being_proved(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert yes(run, "rollback", "2.2.0") == 1
+    assert (
+        "the controller would refuse it: rollback of the last good 2.2.0: 2.3.0 is being proved;"
+        " roll that back first, or let it pass" in capsys.readouterr().err
+    )
+    assert aws.puts == 0
 
 
 def test_a_rollback_that_runs_is_not_taken_for_a_reason_to_go_further_back(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    aws.remember(replace(GOING_BACK, rollback=replace(BACK, started_at=time.time() - 60)))
-    aws.job(NAMES.job(ROLLBACK, 300), armed=False, InProgress=3)
+    aws.remember(replace(GOING_BACK, way_back=replace(WAY_BACK, started_at=time.time() - 60)))
+    aws.job(BACK_JOB, armed=False, InProgress=3)
+    aws.enlist(exposed=3, placed=3)
     assert yes(run, "rollback", "2.2.0") == 1
     assert "a rollback to 2.2.0 is running already" in capsys.readouterr().err
-    aws.job(NAMES.job(ROLLBACK, 300), armed=False, Failed=3)
+    aws.job(BACK_JOB, armed=False, Failed=3)
     assert yes(run, "rollback", "2.2.0") == 0, "but where it fails, further back may be the way"
 
 
@@ -704,24 +844,23 @@ def test_a_rollback_that_a_newer_release_overtook_is_not_retried(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It would take the newer release from the devices that have it."""
-    newer = started(PROVING, canary=Progress(offer=offer(400), started_at=NOW))
-    aws.remember(replace(newer, rollback=BACK, sequence=400))
-    aws.job(NAMES.job(ROLLBACK, 300), armed=False, Failed=3)
-    aws.job(NAMES.job("canary", 400), InProgress=1)
+    newer = replace(MANIFEST, firmware=firmware("2.4.0"))
+    candidate = Candidate(manifest=newer, downgrade=False)
+    state = with_offers(GOING_BACK, offer("canary", 400, newer.firmware))
+    aws.remember(replace(state, candidate=candidate))
     assert yes(run, "retry", "rollback") == 1
     assert "a newer release than this rollback has been offered" in capsys.readouterr().err
     assert aws.puts == 0
 
 
-def test_a_rollback_under_a_halt_says_that_it_waits(
+def test_a_rollback_under_a_halt_says_that_it_happens_all_the_same(
     aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aws.remember(replace(PROVING, halt=Halt(id="200-1", why="by hand", at=NOW)))
     assert yes(run, "rollback") == 0
-    assert (
-        "The controller is halted (200-1): devices go back after `python -m ops resume --stack"
-        " prod`." in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "The controller is halted (200-1), and stays so until `python -m ops resume" in said
+    assert "devices go back all the same." in said
     order = aws.orders().rollback
     assert order
     assert order == RollbackOrder(sha256=NEW.sha256, order=order.order)
@@ -738,38 +877,58 @@ def test_retry_names_the_standing_offer(
     order = aws.orders().retry
     assert order
     assert order == RetryOrder(ring="canary", sequence=200, order=order.order)
-    after = decided(aws, PROVING)
-    assert after.candidate
-    assert after.candidate.rings["canary"].offer.sequence > 200
+    again = decided(aws, PROVING).proof("canary")
+    assert again
+    assert again.sequence > 200
+
+
+def test_retry_of_a_ring_that_keeps_the_last_good_release(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who joined it later and failed gets it anew."""
+    aws.remember(PROVED)
+    aws.publish(replace(MANIFEST, firmware=GOOD))
+    aws.job(NAMES.job("broad", 101), armed=False, Succeeded=90, Failed=2)
+    assert yes(run, "retry", "broad") == 0
+    said = capsys.readouterr().out
+    assert "Offers the last good 2.2.0" in said
+    assert "So far: 90 succeeded, 2 failed." in said
+    state = PROVED
+    observed = Observed(
+        orders=aws.orders(), jobs={n: Job.from_answer(j) for n, j in aws.jobs.items()}
+    )
+    after = decide(replace(MANIFEST, firmware=GOOD), state, observed, NOW, NAMES)
+    kept = after.kept("broad")
+    assert kept
+    assert (kept.firmware, kept.sequence > 101) == (GOOD, True)
 
 
 def test_retry_of_the_rollback(aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]) -> None:
     aws.remember(GOING_BACK)
-    aws.job(NAMES.job(ROLLBACK, 300), armed=False, Failed=2, Succeeded=1)
+    aws.job(BACK_JOB, armed=False, Failed=2, Succeeded=1)
     aws.order(Orders(halted=PERSON))
     assert yes(run, "retry", "rollback") == 0
     said = capsys.readouterr().out
     assert "So far: 1 succeeded, 2 failed" in said
-    assert "The channel is halted: it happens after `python -m ops resume --stack prod`." in said
-    aws.order(replace(aws.orders(), halted=None))
-    after = decided(aws, GOING_BACK)
-    assert after.rollback
-    assert after.rollback.offer.sequence > 300
+    assert "The channel is halted" not in said, "a way back goes on in a halt"
+    again = decided(aws, GOING_BACK).returning()
+    assert again
+    assert again.sequence > 301
 
 
 @pytest.mark.parametrize(
     ("state", "ring", "message"),
     [
-        (PROVED, "canary", "no release is being proved: there is no ring to retry"),
-        (PROVING, "broad", "ring 'broad' has not started 2.3.0; started are: canary"),
+        (PROVED, "canry", "no release is being proved, and none is offered to a ring 'canry'"),
+        (PROVING, "canry", "ring 'canry' has not started 2.3.0; started are: canary"),
         (PROVING, "rollback", "no rollback is running: there is nothing to retry"),
         (
-            replace(PROVED, rollback=replace(BACK, done_at=NOW)),
+            replace(PROVED, way_back=replace(WAY_BACK, done_at=NOW)),
             "rollback",
             "no rollback is running; the last one ended",
         ),
         (
-            started(PROVING, canary=Progress(offer=offer(200), started_at=NOW, passed_at=NOW)),
+            with_offers(PROVING, offer("canary", 200, phase=Phase.PASSED, passed_at=NOW)),
             "canary",
             "ring canary has passed already",
         ),
@@ -784,9 +943,113 @@ def test_what_cannot_be_retried_is_refused(
     assert aws.puts == 0
 
 
+# Pardon
+
+
+def test_pardon_takes_a_digest_off_the_refused_list(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert yes(run, "pardon", "v2.2.5") == 0
+    said = capsys.readouterr().out
+    assert f"Takes 2.2.5, sha256 {BAD.sha256}, off the refused list." in said
+    assert "ring canary: 3 failed" in said
+    assert "Nothing starts by this: the stack file may name it again." in said
+    order = aws.orders().pardon
+    assert order
+    assert order == PardonOrder(sha256=BAD.sha256, order=order.order)
+    assert decided(aws, PROVING).standing(BAD.sha256) == "withdrawn"
+
+    assert yes(run, "pardon", "2.2.5") == 0
+    assert "This is ordered already" in capsys.readouterr().out
+    assert aws.puts == 1
+
+
+def test_pardon_says_when_the_stack_file_names_it(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws.remember(GOING_BACK)
+    assert yes(run, "pardon", NEW.sha256) == 0
+    said = capsys.readouterr().out
+    assert "The stack file names it: ring canary starts it as soon as that may start." in said
+    assert "Devices that are on their way back still go back." in said
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("2.2.0", "2.2.0 is not refused, it is good: nothing to pardon"),
+        ("9.9.9", "9.9.9 is not refused; refused are: 2.2.5"),
+    ],
+)
+def test_what_is_not_refused_cannot_be_pardoned(
+    aws: OpsAws, run: Ops, version: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert yes(run, "pardon", version) == 1
+    assert message in capsys.readouterr().err
+    assert aws.puts == 0
+
+
+# Waive
+
+
+def test_waive_names_the_device_and_the_way_back(
+    aws: OpsAws, run: Ops, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws.remember(GOING_BACK)
+    aws.groups[THING] = []
+    aws.executions[CANDIDATE_JOB, "FAILED"] = [THING]
+    earlier = WaiverOrder(thing="another", order=PERSON, group=200)
+    aws.order(Orders(waived=(earlier,)))
+    assert yes(run, "waive", "0001") == 0
+    assert "IT MAY GO ON RUNNING FIRMWARE THAT IS NOT GOOD" in capsys.readouterr().out
+    [given] = aws.orders().waived
+    assert (given.thing, given.group) == (THING, WAY_BACK.group)
+    assert waived_things(aws.orders(), WAY_BACK.group) == (THING,)
+    assert waived_things(aws.orders(), 999) == (), "the next way back brings it back"
+
+    assert yes(run, "waive", THING) == 0
+    assert "ordered already" in capsys.readouterr().out
+    assert aws.puts == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "thing", "message"),
+    [
+        (PROVING, THING, "no rollback is running: there is nobody to waive"),
+        (GOING_BACK, "elsewhere", "there is no thing elsewhere"),
+        (GOING_BACK, THING, f"{THING} began none of {CANDIDATE_JOB}: it is not waited for"),
+    ],
+)
+def test_who_is_not_waited_for_cannot_be_waived(
+    aws: OpsAws,
+    run: Ops,
+    state: State,
+    thing: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    aws.remember(state)
+    aws.groups[THING] = []
+    aws.executions[CANDIDATE_JOB, "QUEUED"] = [THING]
+    assert yes(run, "waive", thing) == 1
+    assert message in capsys.readouterr().err
+    assert aws.puts == 0
+
+
+def test_whoever_is_in_the_ring_of_a_deleted_job_may_be_waived(aws: OpsAws, run: Ops) -> None:
+    """Who began it, nobody can tell any more: the rollback waits for the whole ring."""
+    aws.remember(GOING_BACK)
+    aws.jobs.pop(CANDIDATE_JOB)
+    aws.groups[THING] = []
+    assert yes(run, "waive", THING) == 0
+
+
 def test_what_is_written_is_what_the_controller_reads(aws: OpsAws, run: Ops) -> None:
     for words in CHANGES:
         assert yes(run, *words) == 0
     written = json.loads(aws.objects[NAMES.keys.orders])
-    assert {"schema", "paused", "halted", "approvals", "rollback", "retry"} == set(written)
+    assert {
+        *("schema", "paused", "halted", "approvals"),
+        *("rollback", "retry", "pardon", "waived"),
+    } == set(written)
     assert {"by", "at", "why"} == set(written["paused"])

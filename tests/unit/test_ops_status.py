@@ -15,19 +15,26 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import ops.exposures
 import ops.failures
 import ops.main
+import ops.preflight_report
 import ops.report
 import ops.stack
+from cloud.preflight import Inspection, Obstacle, RingCheck, Unreturnable
 from ops.failures import MAX_SAMPLE, describe_failure
 from ops.render import render_status
-from ops.report import ENDS_WHEN, FINE, NEEDED, UNKNOWN, Report, Reporter
+from ops.report import FINE, NEEDED, UNKNOWN, Report, Reporter
 from rollout.codec import camel_case, encode
-from rollout.names import ROLLBACK
-from rollout.observed import Counts
+from rollout.gates import Measure
+from rollout.observed import Counts, Returning, Source
 from rollout.orders import ApprovalOrder, Orders, ResumeOrder
-from rollout.state import NEEDS_A_PERSON, Event, Halt, Rollback, State, Waiting
+from rollout.state import ChannelPhase, Event, Halt, Offer, Phase, RingPhase, State
+from rollout.waiting import WAITS, Waiting, needs_a_person
 from tests.unit.ops_cloud import (
+    BACK_JOB,
+    CANDIDATE_JOB,
+    GOING_BACK,
     GOOD,
     MANIFEST,
     NAMES,
@@ -37,11 +44,17 @@ from tests.unit.ops_cloud import (
     PROVED,
     PROVING,
     STACK,
+    WAY_BACK,
     OpsAws,
+    firmware,
     offer,
+    release,
+    with_offers,
 )
 
-CANDIDATE_JOB = NAMES.job("canary", 200)
+MODULES = (ops.report, ops.failures, ops.exposures, ops.preflight_report)
+REPORTS = {module.__name__ for module in MODULES}
+"""The modules whose dataclasses are documented key by key."""
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 SOAKING = replace(
     PROVING,
@@ -85,7 +98,7 @@ def keys(kind: Any, at: str = "") -> set[str]:
         found.add(path)
         inside = f"{path}[]." if typing.get_origin(hint) is tuple else f"{path}."
         for part in (hint, *typing.get_args(hint)):
-            if getattr(part, "__module__", "") in (ops.report.__name__, ops.failures.__name__):
+            if getattr(part, "__module__", "") in REPORTS:
                 found |= keys(part, inside)
     return found
 
@@ -99,20 +112,16 @@ def test_the_documented_keys_are_the_keys() -> None:
         for key in re.findall(r"`([^`]+)`", row)
     }
     assert documented == keys(Report)
-    for field in (*dataclasses.fields(Counts), *dataclasses.fields(Event)):
+    parts = (Counts, Event, Measure, Returning, Source)
+    for field in (field for part in parts for field in dataclasses.fields(part)):
         assert f"`{camel_case(field.name)}`" in section
 
 
 def test_a_report_is_json_whatever_it_holds(aws: OpsAws) -> None:
-    back = Rollback(
-        offer=offer(300, GOOD), failed="2.2.5", reason="bad", exposing_jobs=(), started_at=NOW - 900
-    )
-    aws.remember(
-        replace(
-            SOAKING, sequence=300, rollback=back, halt=Halt(id="200-1", why="by hand", at=NOW - 5)
-        )
-    )
-    aws.job(NAMES.job(ROLLBACK, 300), armed=False, Succeeded=1)
+    state = with_offers(SOAKING, *GOING_BACK.offers[3:], offer("canary", 400))
+    halt = Halt(id="200-1", why="by hand", at=NOW - 5)
+    aws.remember(replace(state, way_back=WAY_BACK, halt=halt))
+    aws.enlist(exposed=10, placed=4, back=3, refused=3, refusals={"t1": "AccessDenied"})
     aws.job(CANDIDATE_JOB, Failed=1)
     aws.executions[CANDIDATE_JOB, "FAILED"] = ["fleet-0123abcd-0001"]
     approval = ApprovalOrder(ring="canary", sha256=NEW.sha256, order=PERSON)
@@ -122,6 +131,7 @@ def test_a_report_is_json_whatever_it_holds(aws: OpsAws) -> None:
     aws.order(orders)
     found = json.loads(json.dumps(encode(aws.report())))
     assert found["rings"][0]["deadlineAt"] == NOW - 600 + 1440 * 60
+    assert found["wayBack"]["returning"]["refusals"] == {"t1": "AccessDenied"}
     assert found["lastGood"]["version"] == "2.2.0"
     assert found["orders"] == encode(orders)
     assert "until" not in found["controller"], "what is not known is left out"
@@ -156,14 +166,11 @@ def test_a_person_reads_what_is_proved_what_it_waits_for_and_until_when(aws: Ops
         message,
     )
     assert re.search(r"broad +waiting +2\.2\.0", message)
-    assert (
-        "finished 85 % of at least 90 %, succeeded 84.2 % of at least 95 % and 16 of at least 1"
-        in message
-    )
-    assert (
-        "fails above 10 % failed or timed out, once 3 have finished: now 5.9 %; the soak of 1 h has"
-        " not begun" in message
-    )
+    assert "1 of 19 that began failed or timed out, the ring fails at " in message
+    assert "17 of 20 have finished, it needs 18" in message
+    assert "16 of 20 have succeeded, it needs 1" in message
+    assert "16 of 19 that began have succeeded, it needs 19" in message
+    assert "the soak of 1 h has not begun" in message
     assert "needs an approval: not given yet" in message
     assert re.search(r"OK +fleet-0123abcd-ring-failing since .+, a gate's: hold", message)
     assert re.search(r"started 2\.3\.0 canary: 10 % of the fleet", message)
@@ -210,7 +217,7 @@ NEEDS: list[tuple[str, Callable[[OpsAws], object], str]] = [
     (
         "lost",
         lambda aws: aws.objects.pop(NAMES.keys.state),
-        "halted: state.json is missing although jobs",
+        "halted: state.json is missing although it was there",
     ),
     (
         "silent",
@@ -253,15 +260,27 @@ def test_the_controllers_own_halt_comes_with_the_command_that_ends_it(aws: OpsAw
     )
 
 
-@pytest.mark.parametrize("kind", sorted(typing.get_args(typing.get_type_hints(Waiting)["kind"])))
+@pytest.mark.parametrize("kind", sorted(WAITS))
 def test_every_kind_of_waiting_says_what_ends_it_and_whether_a_person_does(
     aws: OpsAws, kind: Any
 ) -> None:
     aws.remember(replace(IDLE, waiting=Waiting(kind=kind, text="so it is", ring="canary")))
     found = aws.report()
-    assert found.ends_when == ENDS_WHEN[kind]
-    assert found.code == (NEEDED if kind in NEEDS_A_PERSON else FINE)
-    assert f"| `{kind}` |" in OPERATIONS.read_text(), "docs/operations.md tells every kind"
+    assert found.ends_when == WAITS[kind].ends_when
+    assert found.code == (NEEDED if needs_a_person(kind) else FINE)
+    assert found.urgency == WAITS[kind].urgency
+
+
+def test_the_papers_table_of_waits_is_the_code_s() -> None:
+    """docs/operations.md tells every kind, when it ends, and how urgently a person is needed."""
+    section = OPERATIONS.read_text().split("## What the controller waits for")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+?) \| (\w+) \|$", section, re.MULTILINE)
+    told = [(kind, ends_when, urgency) for kind, _, ends_when, urgency in rows]
+    there = [
+        (kind, wait.ends_when, "no" if wait.urgency == "none" else wait.urgency)
+        for kind, wait in WAITS.items()
+    ]
+    assert told == there
 
 
 def test_an_approval_that_is_waited_for_comes_with_its_command(aws: OpsAws) -> None:
@@ -286,42 +305,128 @@ def test_before_the_first_run_nothing_can_be_told(aws: OpsAws) -> None:
 
 
 def test_a_failed_rollback_is_the_first_thing_said(aws: OpsAws) -> None:
-    back = Rollback(
-        offer=offer(300, GOOD),
-        failed="2.3.0",
-        reason="bad",
-        exposing_jobs=(CANDIDATE_JOB,),
-        started_at=NOW - 60,
-    )
-    aws.remember(
-        replace(
-            IDLE,
-            sequence=300,
-            rollback=back,
-            stable={"canary": offer(300, GOOD), "broad": offer(100, GOOD)},
-        )
-    )
-    own = NAMES.job(ROLLBACK, 300)
-    aws.job(own, armed=False, Failed=1, Rejected=2, Succeeded=5)
-    aws.job(NAMES.job("canary", 300), armed=False, Succeeded=4)
-    aws.executions[own, "FAILED"] = ["fleet-0123abcd-0007"]
-    aws.executions[own, "REJECTED"] = ["fleet-0123abcd-0008", "fleet-0123abcd-0009"]
-    aws.details[own, "fleet-0123abcd-0007"] = {"reason": "flash write error"}
+    aws.remember(replace(GOING_BACK, halt=Halt(id="9-9", why="job x was cancelled", at=NOW)))
+    aws.job(BACK_JOB, armed=False, Failed=1, Rejected=2, Succeeded=5)
+    aws.executions[BACK_JOB, "FAILED"] = ["fleet-0123abcd-0007"]
+    aws.executions[BACK_JOB, "REJECTED"] = ["fleet-0123abcd-0008", "fleet-0123abcd-0009"]
+    aws.details[BACK_JOB, "fleet-0123abcd-0007"] = {"reason": "flash write error"}
+    refused = {"fleet-0123abcd-0003": "InvalidRequestException"}
+    aws.enlist(exposed=10, placed=3, back=5, refused=1, gone=1, refusals=refused)
     found = aws.report()
-    assert found.rollback
-    assert found.needs[0].startswith("the rollback failed on 3 devices: see the reasons")
-    assert (
-        found.rollback.failing,
-        found.rollback.returned,
-        found.rollback.whole_rings,
-    ) == (3, 9, ("canary",))
+    assert found.way_back
+    assert found.way_back.returning
+    assert (found.way_back.left_behind, found.way_back.to, found.urgency) == (4, GOOD, "now")
+    assert found.way_back.returning.exposed == 10
+    assert found.needs[0].startswith("the rollback failed on 4 devices: see the reasons")
+    assert "`python -m ops waive THING --stack prod` for one that is lost" in found.needs[0]
+    assert found.needs[1].startswith("halted: ")
     assert [ring.phase for ring in found.rings] == ["going back", "last good"]
     message = text(found)
+    assert "A person is needed NOW, devices run firmware that is not good:" in message
+    assert f"group {NAMES.rollback_group(300)}, from {CANDIDATE_JOB}" in message
+    assert "devices: 10 exposed, 8 placed in the group, 5 back, 1 refused by AWS, 1 gone" in message
+    assert "AWS would not have fleet-0123abcd-0003 in the group: InvalidRequestException" in message
     assert "flash write error: fleet-0123abcd-0007" in message
     assert (
         "rejected, and the device gave no reason: fleet-0123abcd-0008, fleet-0123abcd-0009"
         in message
     )
+
+
+def test_a_way_back_that_is_over_is_told_without_asking_for_its_devices(aws: OpsAws) -> None:
+    aws.remember(replace(IDLE, way_back=replace(WAY_BACK, done_at=NOW - 5)))
+    found = aws.report()
+    assert (found.code, found.phase) == (FINE, ChannelPhase.IDLE)
+    assert found.way_back
+    assert found.way_back.returning is None
+    assert "2.3.0 was taken back to 2.2.0" in text(found)
+
+
+# Devices on firmware that is neither good nor being proved
+
+LEFT = offer(
+    "broad", 120, firmware("2.2.7"), phase=Phase.ENDED, final=Counts(succeeded=5, failed=1)
+)
+
+
+def left_on(state: State, standing: str, *offers: Offer) -> State:
+    """The state with devices left on 2.2.7."""
+    left = with_offers(state, *(offers or (LEFT,)))
+    return replace(left, releases={**state.releases, **release(firmware("2.2.7"), standing)})
+
+
+def exposures(aws: OpsAws, state: State) -> list[tuple[int | None, str, str]]:
+    aws.remember(state)
+    for one in state.offers:
+        if one.phase is Phase.ENDED:
+            aws.jobs.pop(NAMES.job(one.ring, one.sequence))
+    found = aws.report()
+    message = text(found)
+    assert all(exposure.then in message for exposure in found.exposures)
+    return [(exposure.devices, exposure.fate, exposure.then) for exposure in found.exposures]
+
+
+def test_who_was_left_on_a_release_that_was_superseded_is_told(aws: OpsAws) -> None:
+    assert exposures(aws, left_on(PROVING, "withdrawn")) == [(6, "waits", "they wait for 2.3.0")]
+    found = aws.report()
+    assert (found.code, found.needs) == (FINE, ()), "nobody is needed for that"
+    assert "2.2.7 (withdrawn): 6 devices of broad began it; they wait for 2.3.0" in text(found)
+
+
+def test_who_was_offered_the_next_release_is_proved_by_that(aws: OpsAws) -> None:
+    newer = replace(LEFT, ring="canary")
+    [(devices, fate, then)] = exposures(aws, left_on(PROVING, "withdrawn", newer))
+    assert (devices, fate) == (6, "overtaken")
+    assert then == "2.3.0 was offered to them since: it stays, or takes them back when it fails"
+
+
+def test_who_returns_is_told(aws: OpsAws) -> None:
+    aws.publish(replace(MANIFEST, firmware=GOOD))
+    assert exposures(aws, left_on(PROVED, "withdrawn")) == [(6, "returns", "they return to 2.2.0")]
+    assert exposures(aws, GOING_BACK) == [(10, "returns", "they return to 2.2.0")]
+
+
+def test_devices_of_a_deleted_job_are_an_unknown_number(aws: OpsAws) -> None:
+    deleted = replace(LEFT, final=None)
+    assert exposures(aws, left_on(PROVING, "withdrawn", deleted))[0][0] is None
+    assert "an unknown number of devices of broad began it" in text(aws.report())
+
+
+def test_devices_without_a_way_back_need_a_person_now(aws: OpsAws) -> None:
+    state = left_on(IDLE, "refused")
+    one_way = replace(state.releases[LEFT.sha256], one_way=True)
+    stuck = replace(state, releases={**state.releases, LEFT.sha256: one_way})
+    [(_, fate, then)] = exposures(aws, stuck)
+    assert fate == "stays"
+    assert then.startswith("THEY STAY")
+    found = aws.report()
+    assert (found.code, found.urgency) == (NEEDED, "now")
+    assert found.needs == (
+        "6 devices of broad began 2.2.7, which is refused, and there is no way back: release a"
+        " newer version",
+    )
+
+
+# What rings and channel are in
+
+
+def test_what_a_ring_is_in_has_a_name() -> None:
+    withdrawn = with_offers(PROVING, offer("canary", 200, phase=Phase.ENDING))
+    passed = with_offers(PROVING, offer("canary", 200, phase=Phase.PASSED))
+    assert [PROVING.ring_phase(ring) for ring in ("canary", "broad")] == ["proving", "waiting"]
+    assert withdrawn.ring_phase("canary") is RingPhase.WITHDRAWN
+    assert passed.ring_phase("canary") is RingPhase.PASSED
+    assert PROVED.ring_phase("canary") is RingPhase.LAST_GOOD
+    assert GOING_BACK.ring_phase("canary") is RingPhase.GOING_BACK
+    assert State().ring_phase("canary") is RingPhase.NO_JOB
+
+
+def test_what_a_channel_is_in_has_a_name() -> None:
+    idle = replace(PROVED, waiting=Waiting(kind="nothing", text="every ring runs it"))
+    refused = replace(PROVED, waiting=Waiting(kind="refused", text="it was refused"))
+    halted = replace(PROVING, halt=Halt(id="1", why="by hand", at=NOW))
+    phases = [s.channel_phase for s in (State(), idle, refused, PROVING, halted, GOING_BACK)]
+    assert phases == list(ChannelPhase)
 
 
 def test_reasons_are_a_sample_of_at_most_fifty_and_asked_for_once(aws: OpsAws) -> None:
@@ -388,7 +493,7 @@ def test_an_alarm_that_does_not_exist_is_listed_as_missing(aws: OpsAws) -> None:
 
 
 def test_a_manifest_that_cannot_be_read_is_told(aws: OpsAws) -> None:
-    aws.remember(replace(IDLE, stable={"canary": offer(100, GOOD)}))
+    aws.remember(replace(IDLE, offers=IDLE.offers[:1]))
     aws.objects["channels/stable/release.json"] = b"{}"
     found = aws.report()
     assert found.manifest_problem
@@ -429,23 +534,79 @@ def test_a_status_that_cannot_be_had_says_why(
     assert "not authorized to perform GetObject" in message, "AWS's own words too"
 
 
+STUCK = RingCheck(
+    finished=Inspection(
+        began_at=NOW - 7200,
+        ended_at=NOW - 3600,
+        looked=300,
+        skipped=1,
+        found=22,
+        named=(
+            Unreturnable(thing="gw-7", why=Obstacle.GROUPS, at=NOW - 3700),
+            Unreturnable(thing="gw-9", why=Obstacle.POLICY, at=NOW - 60),
+        ),
+        problem="gw-8 cannot be looked at (ThrottlingException)",
+    )
+)
+UNDER_WAY = RingCheck(current=Inspection(began_at=NOW - 120, looked=20))
+
+
+def test_devices_that_could_not_go_back_are_told_before_a_release_is_out(aws: OpsAws) -> None:
+    aws.remember(IDLE)
+    assert aws.report().preflight is None
+    aws.look_ahead(canary=STUCK, broad=UNDER_WAY)
+    found = aws.report()
+    assert (found.code, found.urgency) == (FINE, "none")
+    assert found.needs == (
+        "22 devices could not go back if a release failed: mend what stands below before the next"
+        " one",
+    )
+    assert found.preflight
+    assert [(one.thing, one.ring) for one in found.preflight.named] == [
+        ("gw-7", "canary"),
+        ("gw-9", "canary"),
+    ]
+    assert encode(found)["preflight"]["rings"][0] == {
+        "ring": "broad",
+        "devices": 0,
+        "looked": 20,
+        "skipped": 0,
+        "beganAt": NOW - 120,
+    }
+    message = text(found)
+    assert "Fine: nobody is needed.\n  - 22 devices could not go back" in message
+    assert "gw-7 (canary): it is in ten thing groups already: take it out of one" in message
+    assert "gw-9 (canary): no certificate of it has a policy" in message
+    assert "canary: 22 known; the look at 300 devices began" in message
+    assert "1 of these could not be looked at; gw-8 cannot be looked at (Thr" in message
+    assert "and 20 more" in message
+
+
+def test_while_a_release_is_out_a_person_is_needed_for_them(aws: OpsAws) -> None:
+    aws.remember(SOAKING)
+    aws.look_ahead(canary=UNDER_WAY)
+    assert aws.report().code == FINE, "nothing was found"
+    aws.look_ahead(canary=STUCK)
+    found = aws.report()
+    assert (found.code, found.urgency) == (NEEDED, "today")
+    assert found.needs[0].startswith("22 devices could not go back if a release failed, and one is")
+
+
+def test_a_person_who_is_needed_otherwise_is_told_so_first(aws: OpsAws) -> None:
+    aws.remember(replace(IDLE, waiting=Waiting(kind="refused", text="so it is")))
+    aws.look_ahead(canary=STUCK)
+    found = aws.report()
+    assert (found.code, found.urgency, len(found.needs)) == (NEEDED, "today", 2)
+    assert found.needs[0].startswith("so it is")
+
+
 def test_state_has_no_field_that_status_forgot() -> None:
     """A new field of the state is either shown or listed here."""
     shown = {
-        "last_good",
-        "previous_good",
-        "candidate",
-        "stable",
-        "rollback",
-        "halt",
-        "waiting",
-        "decisions",
-        "exposing_jobs",
+        *("last_good", "previous_good", "candidate", "offers", "releases", "way_back", "halt"),
+        *("waiting", "decisions"),
     }
-    assert set(State.__dataclass_fields__) == shown | {
-        "schema",
-        "sequence",
-        "refused",
-        "versions",
-        "halts",
+    kept_for_itself = {
+        *("format", "suffix", "channel", "writes", "after", "sequence", "halts", "ended", "obeyed"),
     }
+    assert set(State.__dataclass_fields__) == shown | kept_for_itself

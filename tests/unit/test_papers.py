@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rollout.state import MOVES, RING_MOVES
+
 ROOT = Path(__file__).parents[2]
 DOCS, DECISIONS = ROOT / "docs", ROOT / "docs" / "decisions"
 PAGES = sorted(
@@ -100,3 +102,37 @@ def test_the_change_guides_name_files_that_are_there() -> None:
     named = set(re.findall(r"`([\w.-]+/(?:[\w./-]*(?:\.\w+|/))?)`", guides))
     assert len(named) > 20
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def drawn_moves(mark: str) -> dict[str, set[str]]:
+    """The moves that docs/architecture.md draws between these marks; one from a state with others
+    in it is a move from each of them."""
+    drawing = (DOCS / "architecture.md").read_text().split(f"<!-- {mark} -->")[1]
+    lines = drawing.split(f"<!-- /{mark} -->")[0].splitlines()
+    moves: dict[str, set[str]] = {}
+    inside: dict[str, set[str]] = {}
+    outer = None
+    for line in lines:
+        if match := re.fullmatch(r' *state ".+" as (\w+) \{', line):
+            outer = match[1]
+        elif line.strip() == "}":
+            outer = None
+        elif match := re.fullmatch(r" *(\w+) --> (\w+) : .+", line):
+            moves.setdefault(match[1], set()).add(match[2])
+            if outer:
+                inside.setdefault(outer, set()).update(match.groups())
+    for name, members in inside.items():
+        for target in moves.pop(name):
+            for member in members:
+                moves.setdefault(member, set()).add(target)
+    return moves
+
+
+def test_the_drawn_moves_of_an_offer_are_the_code_s() -> None:
+    there = {phase.value: {to.value for to in moves} for phase, moves in MOVES.items() if moves}
+    assert drawn_moves("offer") == there
+
+
+def test_the_drawn_moves_of_a_ring_are_the_code_s() -> None:
+    there = {p.name.lower(): {to.name.lower() for to in moves} for p, moves in RING_MOVES.items()}
+    assert drawn_moves("ring") == there

@@ -63,7 +63,7 @@ SUBSCRIBES = (
     "jobs/notify-next",
     *(
         f"jobs/{topic}/{answer}"
-        for topic in ("start-next", "{job}/get", "{job}/update")
+        for topic in ("start-next", "$next/get", "{job}/get", "{job}/update")
         for answer in ("accepted", "rejected")
     ),
     *(
@@ -186,13 +186,21 @@ def test_iot_assumes_the_presign_role_for_jobs_of_this_channel_only() -> None:
 
 def test_a_presigned_url_reads_images_only() -> None:
     assert policies.presign_policy(BUCKET)["Statement"] == [
-        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{BUCKET}/firmware/*"]}
+        {
+            "Effect": "Allow",
+            "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+            "Resource": [f"{BUCKET}/firmware/*"],
+        }
     ]
 
 
 def test_the_bucket_refuses_what_is_not_encrypted_and_any_other_hand_on_the_state() -> None:
-    state = f"{BUCKET}/channels/stable/state.json"
-    assert policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=True)["Statement"] == [
+    memory = [
+        f"{BUCKET}/channels/stable/{key}" for key in ("state.json", "preflight.json", "ways-back/*")
+    ]
+    assert policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=True, protect=False)[
+        "Statement"
+    ] == [
         {
             "Sid": "NobodyWithoutTls",
             "Effect": "Deny",
@@ -206,15 +214,39 @@ def test_the_bucket_refuses_what_is_not_encrypted_and_any_other_hand_on_the_stat
             "Effect": "Deny",
             "Principal": "*",
             "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"],
-            "Resource": state,
+            "Resource": memory,
             "Condition": {"ArnNotLike": {"aws:PrincipalArn": [ROLE, SESSIONS]}},
         },
     ]
 
 
 def test_the_rule_about_the_state_stays_where_there_is_no_tls() -> None:
-    kept = policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=False)["Statement"]
-    assert [statement["Sid"] for statement in kept] == ["OnlyTheControllerWritesItsState"]
+    kept = policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=False, protect=False)
+    assert [s["Sid"] for s in kept["Statement"]] == ["OnlyTheControllerWritesItsState"]
+
+
+def test_where_the_stack_is_protected_nobody_removes_a_version_but_the_manifests() -> None:
+    document = policies.bucket_policy(BUCKET, "stable", ROLE, tls_only=False, protect=True)
+    assert document["Statement"][1:] == [
+        {
+            "Sid": "NobodyRemovesAVersion",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["s3:DeleteObjectVersion"],
+            "Resource": [
+                f"{BUCKET}/firmware/*",
+                f"{BUCKET}/channels/stable/control.json",
+                f"{BUCKET}/channels/stable/state.json",
+            ],
+        },
+        {
+            "Sid": "NobodyStopsVersions",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["s3:PutBucketVersioning"],
+            "Resource": BUCKET,
+        },
+    ]
 
 
 def test_only_the_controller_signs() -> None:
@@ -243,6 +275,7 @@ DEVICE_ARN = f"{IOT}:thing/named-by-somebody-else"
 LOG = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/c"
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:q"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/k"
+TICK = "arn:aws:events:us-east-1:123456789012:rule/iot-fleet-0a1b2c3d-stable-tick"
 PRESIGN = "arn:aws:iam::123456789012:role/presign"
 CONTROLLER = policies.controller_policy(LOCATION, NAMES, BUCKET, LOG, QUEUE, PRESIGN, [KEY], RINGS)
 
@@ -251,8 +284,15 @@ CALLS = [
     ("s3:GetObject", f"{BUCKET}/channels/stable/control.json"),
     ("s3:GetObject", f"{BUCKET}/channels/stable/state.json"),
     ("s3:GetObject", f"{BUCKET}/firmware/2.1.0/{'0' * 64}.bin"),
+    ("s3:GetObjectVersion", f"{BUCKET}/channels/stable/state.json"),
+    ("s3:GetObjectVersion", f"{BUCKET}/firmware/2.1.0/{'0' * 64}.bin"),
+    ("s3:GetObject", f"{BUCKET}/channels/stable/ways-back/1764000000/roster.json"),
     ("s3:PutObject", f"{BUCKET}/channels/stable/state.json"),
+    ("s3:PutObject", f"{BUCKET}/channels/stable/ways-back/1764000000/things-07.json.gz"),
+    ("s3:GetObject", f"{BUCKET}/channels/stable/preflight.json"),
+    ("s3:PutObject", f"{BUCKET}/channels/stable/preflight.json"),
     ("s3:ListBucket", BUCKET),
+    ("s3:ListBucketVersions", BUCKET),
     ("kms:Sign", KEY),
     ("kms:Verify", KEY),
     *(
@@ -262,6 +302,7 @@ CALLS = [
             "DescribeJob",
             "UpdateJob",
             "CancelJob",
+            "GetJobDocument",
             "ListJobExecutionsForJob",
         )
     ),
@@ -274,11 +315,15 @@ CALLS = [
     ("iot:AddThingToThingGroup", ROLLBACK),
     ("iot:AddThingToThingGroup", DEVICE_ARN),
     ("iot:DescribeThing", DEVICE_ARN),
+    ("iot:ListThingGroupsForThing", DEVICE_ARN),
+    ("iot:ListThingPrincipals", DEVICE_ARN),
+    ("iot:ListAttachedPolicies", "*"),
     ("iot:ListThingsInThingGroup", ROLLBACK),
     ("iot:ListThingsInThingGroup", RINGS["broad"]),
     ("iam:PassRole", PRESIGN),
     ("cloudwatch:PutMetricData", "*"),
     ("cloudwatch:DescribeAlarms", "*"),
+    ("events:DescribeRule", TICK),
     ("sqs:SendMessage", QUEUE),
     ("logs:CreateLogStream", f"{LOG}:log-stream:2026/11/24/[$LATEST]0"),
     ("logs:PutLogEvents", f"{LOG}:log-stream:2026/11/24/[$LATEST]0"),
@@ -288,7 +333,12 @@ REFUSED = [
     ("s3:PutObject", f"{BUCKET}/channels/stable/control.json"),
     ("s3:PutObject", f"{BUCKET}/firmware/2.1.0/{'0' * 64}.bin"),
     ("s3:GetObject", f"{BUCKET}/channels/other/state.json"),
+    ("s3:GetObjectVersion", f"{BUCKET}/channels/stable/control.json"),
+    ("s3:DeleteObjectVersion", f"{BUCKET}/channels/stable/state.json"),
+    ("s3:PutObject", f"{BUCKET}/channels/other/ways-back/1764000000/roster.json"),
+    ("s3:DeleteObject", f"{BUCKET}/channels/stable/ways-back/1764000000/roster.json"),
     ("s3:DeleteObject", f"{BUCKET}/channels/stable/state.json"),
+    ("s3:PutObject", f"{BUCKET}/channels/other/preflight.json"),
     ("iot:CancelJob", f"{IOT}:job/ffffffff-stable-canary-1"),
     ("iot:CancelJob", f"{IOT}:job/0a1b2c3d-other-canary-1"),
     ("iot:CreateJob", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d"),
@@ -296,6 +346,8 @@ REFUSED = [
     ("iot:AddThingToThingGroup", RINGS["canary"]),
     ("iot:DeleteThingGroup", RINGS["canary"]),
     ("iam:PassRole", ROLE),
+    ("events:DescribeRule", f"{TICK}-2"),
+    ("events:DescribeRule", "arn:aws:events:us-east-1:123456789012:rule/other/" + NAMES.tick),
 ]
 
 
@@ -314,11 +366,12 @@ def test_the_controller_has_no_other_rights() -> None:
     assert granted == {action for action, _ in CALLS}
 
 
-def test_the_controller_passes_its_role_to_iot_and_its_metrics_to_one_namespace() -> None:
+def test_the_controller_lists_its_states_passes_its_role_to_iot_and_has_one_namespace() -> None:
     conditions = {
         tuple(s["Action"]): s["Condition"] for s in CONTROLLER["Statement"] if "Condition" in s
     }
     assert conditions == {
+        ("s3:ListBucketVersions",): {"StringEquals": {"s3:prefix": NAMES.keys.state}},
         ("iam:PassRole",): {"StringEquals": {"iam:PassedToService": "iot.amazonaws.com"}},
         ("cloudwatch:PutMetricData",): {"StringEqualsIfExists": {"cloudwatch:namespace": "IotOta"}},
     }

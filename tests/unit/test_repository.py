@@ -35,7 +35,7 @@ PACKAGES: dict[str, set[str]] = {
     "functions": {"boto3"},
     "components": {"pulumi", "pulumi_aws", "pulumi_random", "yaml"},
     "forecast": {"rich"},
-    "device": {"awscrt", "awsiot", "cryptography", "jwt"},
+    "device": {"awscrt", "awsiot", "cryptography"},
     "ops": {"boto3", "botocore", "rich"},
     "sandbox": {"botocore", "ministack", "pulumi", "rich", "yaml"},
     "__main__": {"pulumi"},

@@ -14,7 +14,7 @@ import pytest
 from components import policies, rollout_controller
 from components.rollout_controller import controller_code, stopped_jobs_sql
 from rollout.codec import sha256_hex
-from rollout.names import Variable
+from rollout.names import Names, Variable
 from tests.unit.examples import IOT, LOCATION, MANIFEST, NAMES, RING_ARNS, TAGS, P, make_controller
 from tests.unit.harness import ROOT, UNKNOWN, Graph, build
 
@@ -70,7 +70,7 @@ def test_the_function() -> None:
         "handler": "functions.controller.handler",
         "architectures": ["arm64"],
         "timeout": 300,
-        "memorySize": 256,
+        "memorySize": 1024,
         "environment": {
             "variables": {
                 "BUCKET": f"{P}-firmware",
@@ -247,6 +247,17 @@ def test_a_destroy_stops_the_wakes_then_ends_the_jobs_then_removes_the_rest(prev
         )
 
 
+def test_the_rule_that_a_destroy_removes_first_is_the_one_that_the_function_asks_for() -> None:
+    """It knows the rule by name, from its environment."""
+    graph = made()
+    variables = graph["controller-function"].inputs["environment"]["variables"]
+    names = Names(
+        fleet=variables["FLEET"], suffix=variables["SUFFIX"], channel=variables["CHANNEL"]
+    )
+    assert graph["controller-tick"].inputs["name"] == names.tick
+    assert "eventBusName" not in graph["controller-tick"].inputs, "it asks the default bus"
+
+
 def test_the_function_hears_of_a_manifest_when_its_image_is_there() -> None:
     assert {"artifact", "controller-rights", "controller-log"} <= made().before(
         "controller-function"
@@ -272,7 +283,7 @@ def test_the_package_runs_by_itself(tmp_path: Path) -> None:
         assert isinstance(asset, pulumi.FileAsset)
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(Path(asset.path).read_text())
-    code = "import functions.controller as c; print(c.handler({'tf': {'action': 'create'}}, None))"
+    code = "import functions.controller as c; c.handler({'tf': {'action': 'create'}}, None)"
     environment = dict.fromkeys(Variable, "x") | {
         Variable.RING_GROUP_ARNS: "{}",
         Variable.SIGNING_KEY_ARNS: '["arn"]',
@@ -282,7 +293,7 @@ def test_the_package_runs_by_itself(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert done.stdout.strip() == "{'outcome': 'deployed'}", done.stderr
+    assert done.stdout.strip() == '{"outcome": "deployed"}', done.stderr
 
 
 def test_the_package_does_not_change_when_python_leaves_its_cache(

@@ -20,19 +20,15 @@ from rich.console import Console
 from cloud.shadows import Reported
 from components.stack_file import ROOT
 from ops import local_aws
+from ops.exposures import WayBackReport
 from ops.failures import FailureReport
-from ops.report import (
-    ControllerReport,
-    ReleaseReport,
-    Report,
-    RingReport,
-    RollbackReport,
-)
-from rollout.observed import Counts
+from ops.report import ControllerReport, ReleaseReport, Report, RingReport
+from rollout.observed import Counts, Source
 from rollout.orders import Orders
 from rollout.release import Firmware, Manifest, RingPlan
-from rollout.state import Event, Offer, Waiting
+from rollout.state import ChannelPhase, Event, RingPhase
 from rollout.version import Version
+from rollout.waiting import Waiting
 from sandbox import ministack, session
 from sandbox.commands import count_versions
 from sandbox.deploy import Record
@@ -267,7 +263,7 @@ def make_report(
     ring = RingReport(
         name="canary",
         percent=100.0,
-        phase="proving",
+        phase=RingPhase.PROVING,
         version=NEW.version,
         counts=counts,
         is_approved=False,
@@ -280,6 +276,7 @@ def make_report(
         channel="stable",
         fleet="fleet-0a1b2c3d",
         region="us-east-1",
+        phase=ChannelPhase.PROVING if proving else ChannelPhase.IDLE,
         release=release,
         waiting=Waiting(kind=kind, text=f"waits: {kind}"),  # type: ignore[arg-type]
         ends_when="it ends",
@@ -294,18 +291,17 @@ def make_report(
     )
 
 
-ROLLING = RollbackReport(
+ROLLING = WayBackReport(
+    group=3,
+    group_name="rollback-3",
     failed=str(NEW.version),
-    offer=Offer(sequence=3, firmware=GOOD),
     reason="ring canary: 2 failed",
-    exposing_jobs=("job",),
+    to=GOOD,
     started_at=0.0,
-    whole_rings=(),
-    returned=0,
-    failing=0,
+    sources=(Source(job="job", ring="canary"),),
 )
 DONE = replace(ROLLING, done_at=1.0)
-REFUSED = make_report("refused", rollback=DONE)
+REFUSED = make_report("refused", way_back=DONE)
 RELEASED = make_report(good=NEW)
 PROVING = make_report("coverage", proving=NEW)
 
@@ -318,14 +314,14 @@ PROVING = make_report("coverage", proving=NEW)
         (PROVING, ""),
         (make_report(good=NEW, proving=GOOD), ""),
         (RELEASED, "good"),
-        (make_report("rollback", rollback=ROLLING), ""),
-        (make_report("refused", rollback=ROLLING), ""),
+        (make_report("rollback", way_back=ROLLING), ""),
+        (make_report("refused", way_back=ROLLING), ""),
         (REFUSED, "refused"),
         (make_report("refused"), "refused"),
         (make_report("soak", proving=NEW), ""),
         (make_report("approval", proving=NEW), "approval"),
         (make_report("halted", proving=NEW), "halted"),
-        (make_report("rollback-failed", rollback=ROLLING), "rollback-failed"),
+        (make_report("rollback-failed", way_back=ROLLING), "rollback-failed"),
     ],
 )
 def test_how_a_release_ends(report: Report, end: str) -> None:
@@ -389,7 +385,7 @@ class Script:
     def reported(self) -> dict[str, Reported | None]:
         return {"0001": next(self.shadows)}
 
-    def list_rolled_back(self, sequence: int) -> list[str]:
+    def list_rolled_back(self, group: int) -> list[str]:
         return ["0001"]
 
 
@@ -436,7 +432,7 @@ def test_a_release_that_waits_for_a_person_is_not_waited_for() -> None:
 
 
 def test_an_earlier_rollback_of_a_version_is_not_the_end_of_its_second_try() -> None:
-    outcome = run([make_report("approval", proving=NEW, rollback=DONE)] * 3, [None])
+    outcome = run([make_report("approval", proving=NEW, way_back=DONE)] * 3, [None])
     assert outcome.story == ("2.2.0 waits: waits: approval",)
 
 

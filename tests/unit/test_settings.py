@@ -22,6 +22,7 @@ from components.settings import KEYS, Settings, SettingsError, load, read
 from components.settings.common import CommonSettings
 from components.settings.firmware import FileImage, S3Image
 from components.settings.fleet import DeviceSettings
+from components.settings.rollout import list_abort_risks
 from rollout.codec import camel_case
 from rollout.names import Names
 from rollout.release import Abort, AlarmGate, Approval, FailureLimit, Gate, Manifest, Pace, Window
@@ -83,7 +84,7 @@ VALID: dict[str, Any] = {
                 "coveragePercent": 100,
                 "successPercent": 99.5,
                 "minimumSucceeded": 1,
-                "failureLimit": {"percent": 10, "minimum": 1},
+                "failureLimit": {"percent": 10, "falseStopPercent": 0.5, "devices": 1},
                 "soakMinutes": 0.05,
                 "alarms": [
                     {"name": "stack:dead-letters", "action": "rollback"},
@@ -93,7 +94,7 @@ VALID: dict[str, Any] = {
                 "deadlineMinutes": 60,
                 "onDeadline": "advance",
             },
-            "broad": {"failureLimit": {"minimum": 2}},
+            "broad": {"failureLimit": {"devices": 2}},
         },
     },
 }
@@ -200,7 +201,7 @@ def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
     assert manifest.rings[0].gate == Gate(
         coverage_percent=100.0,
         success_percent=99.5,
-        failure_limit=FailureLimit(percent=10.0, minimum=1),
+        failure_limit=FailureLimit(percent=10.0, false_stop_percent=0.5, devices=1),
         soak_minutes=0.05,
         alarms=(
             AlarmGate(name="stack:dead-letters", action="rollback"),
@@ -210,7 +211,7 @@ def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
         deadline_minutes=60.0,
         on_deadline="advance",
     )
-    assert manifest.rings[1].gate == Gate(failure_limit=FailureLimit(minimum=2))
+    assert manifest.rings[1].gate == Gate(failure_limit=FailureLimit(devices=2))
     assert Manifest.parse(manifest.text()) == manifest
 
 
@@ -693,20 +694,38 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "rollout.gates.canary.failureLimit.minimum",
         2,
+        "canary.failureLimit.minimum: 2; is no key any more: .*; remove it, or write devices: 2",
+    ),
+    (
+        "rollout.gates.canary.failureLimit.devices",
+        2,
         (
-            "canary.failureLimit.minimum: 2; the ring has 1 declared device: .*; write"
-            " failureLimit: {percent: 10, minimum: 1}"
+            "canary.failureLimit: .*; the ring has 1 declared device: .* no brake; write"
+            " failureLimit: {percent: 10, devices: 1}"
         ),
+    ),
+    (
+        "rollout.gates.canary.failureLimit.devices",
+        0,
+        "canary.failureLimit.devices: 0; must be a whole number from 1",
+    ),
+    (
+        "rollout.gates.canary.failureLimit.falseStopPercent",
+        0,
+        "canary.failureLimit.falseStopPercent: 0; must be a number from 0.01 to 50",
     ),
     (
         "rollout.gates.broad.failureLimit",
         GONE,
-        "broad.failureLimit.minimum: 3; the ring has 2 declared devices: .*no brake",
+        (
+            "broad.failureLimit: .*; the ring has 2 declared devices: all of them failing would be"
+            " no evidence, so this is no brake; write failureLimit: {percent: 10, devices: 2}"
+        ),
     ),
     (
         "rollout.gates.canary.failureLimit.percent",
-        100,
-        "canary.failureLimit.percent: 100; .*no brake",
+        51,
+        "canary.failureLimit.percent: 51; must be a number from 0.1 to 50 .*no brake",
     ),
     (
         "rollout.gates.canary.failureLimit.percentage",
@@ -1006,6 +1025,56 @@ def test_a_value_that_is_no_json_is_a_mistake_like_another(text: str, root: Path
             assert text == "", "an empty value is an absent one"
 
 
+def risks(criterion: Abort, limit: FailureLimit, root: Path) -> list[str]:
+    manifest = read(texts(VALID), root).manifest
+    ring = dataclasses.replace(manifest.rings[0], gate=Gate(failure_limit=limit))
+    return list_abort_risks(dataclasses.replace(manifest, rings=(ring,), abort=(criterion,)))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "percent", "is_risky"),
+    [
+        (Manifest.abort[0], 10, False),
+        (Manifest.abort[0], 19, False),
+        (Manifest.abort[0], 50, True),
+        (Abort(on="FAILED", percent=10.0, minimum=10), 5, True),
+        (Abort(on="FAILED", percent=10.0, minimum=1000), 5, False),
+        (Abort(on="FAILED", percent=5.0, minimum=1_000_000), 5, True),
+        (Abort(on="TIMED_OUT", percent=100.0, minimum=2), 5, False),
+        (Abort(on="TIMED_OUT", percent=100.0, minimum=1), 5, True),
+    ],
+    ids=str,
+)
+def test_a_brake_that_may_stop_a_release_within_the_limit_is_told(
+    criterion: Abort, percent: float, is_risky: bool, root: Path
+) -> None:
+    told = risks(criterion, FailureLimit(percent=percent), root)
+    assert bool(told) == is_risky
+    for text in told:
+        assert f"{criterion.percent:g} % {criterion.on} of at least {criterion.minimum}" in text
+        assert f"the limit of ring canary, {percent:g} %" in text
+
+
+@pytest.mark.parametrize(("percent", "minimum"), [(10.0, 40), (20.0, 10), (50.0, 20), (25.0, 3)])
+def test_the_chance_told_of_a_brake_is_not_below_the_true_one(
+    percent: float, minimum: int, root: Path
+) -> None:
+    """The true one: exactly, device by device, over the first 400, at a share of 5 %."""
+    chances, stopped = {0: 1.0}, 0.0
+    for began in range(1, 401):
+        later: dict[int, float] = {}
+        for failing, chance in chances.items():
+            later[failing] = later.get(failing, 0.0) + chance * 0.95
+            later[failing + 1] = later.get(failing + 1, 0.0) + chance * 0.05
+        is_over = {f: began >= minimum and f * 100 >= percent * began for f in later}
+        stopped += sum(chance for failing, chance in later.items() if is_over[failing])
+        chances = {f: c for f, c in later.items() if not is_over[f] and c > 1e-15}
+    criterion = Abort(on="FAILED", percent=percent, minimum=minimum)
+    [told] = risks(criterion, FailureLimit(percent=5, false_stop_percent=0.01), root) or [""]
+    found = re.search(r"chance of up to ([\d.e-]+) %", told)
+    assert (float(found.group(1)) if found else 0.01) >= 100 * stopped * 0.95, "2 digits are shown"
+
+
 def hundredths(low: int, high: int) -> st.SearchStrategy[float]:
     return st.integers(low, high).map(lambda value: value / 100)
 
@@ -1017,7 +1086,12 @@ GATES = st.fixed_dictionaries(
         "successPercent": hundredths(0, 100_00),
         "minimumSucceeded": st.integers(1, 1_000_000),
         "failureLimit": st.fixed_dictionaries(
-            {}, optional={"percent": hundredths(0, 99_99), "minimum": st.integers(1, 1000)}
+            {},
+            optional={
+                "percent": hundredths(10, 50_00),
+                "falseStopPercent": hundredths(1, 50_00),
+                "devices": st.integers(1, 1000),
+            },
         ),
         "soakMinutes": hundredths(0, 525_600_00),
         "alarms": st.lists(
