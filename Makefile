@@ -4,14 +4,14 @@ UV ?= uv
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help up status release down test histories lint format plan preview bench lock install
+.PHONY: help up status release down test test-engine histories lint format plan preview bench lock install
 
 RUN := .venv/bin/python -m
 INSTALLED := .venv/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt
 
 help: ## List the commands
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: $(INSTALLED) ## Start the sandbox, deploy the local stack into it, update its devices
 	$(RUN) sandbox up
@@ -29,6 +29,10 @@ down: $(INSTALLED) ## Stop the sandbox and remove all it left
 # One worker keeps one file's tests together, so that a sandbox is started once for all tests of its file.
 test: $(INSTALLED) ## Run all tests; ARGS="-k rings" runs some of them
 	$(RUN) pytest -n 2 --dist loadfile $(ARGS)
+
+# Most of it is waiting for AWS's provider: each file has a worker of its own.
+test-engine: $(INSTALLED) ## Test deployments with the Pulumi CLI that is on PATH; ALL=1 tests every change too (long)
+	$(RUN) pytest -n 3 --dist loadfile $(if $(ALL),,-m "not long") tests/engine $(ARGS)
 
 histories: $(INSTALLED) ## Play 10,000 random histories for the oracle: make histories N=1000 SEED=7
 	N="$(N)" SEED="$(SEED)" $(RUN) tests.histories

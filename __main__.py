@@ -6,6 +6,7 @@ import pulumi
 from components.account_settings import AccountSettings
 from components.device_fleet import DeviceFleet, DeviceFleetArgs
 from components.firmware_channel import FirmwareChannel, FirmwareChannelArgs
+from components.location import begin_registrations
 from components.settings import load
 
 settings = load()
@@ -15,5 +16,6 @@ fleet = DeviceFleet("fleet", DeviceFleetArgs.from_values(settings.fleet_values))
 channel = FirmwareChannel(
     "channel", FirmwareChannelArgs.from_values(settings.channel_values, fleet=fleet)
 )
+begin_registrations()
 for name, value in {**fleet.stack_outputs(), **channel.stack_outputs()}.items():
     pulumi.export(name, value)

@@ -69,15 +69,15 @@ def member_page(clients: Clients, group: str, token: str | None) -> tuple[list[s
     return list(answer["things"]), answer.get("nextToken")
 
 
-def has_things(clients: Clients, group: str) -> bool:
-    """Whether the group has a thing of its own; one that does not exist has none."""
+def some_things(clients: Clients, group: str, most: int) -> list[str]:
+    """Up to so many of a group's own things; one that does not exist has none."""
     try:
-        answer = clients.iot.list_things_in_thing_group(thingGroupName=group, maxResults=1)
+        answer = clients.iot.list_things_in_thing_group(thingGroupName=group, maxResults=most)
     except ClientError as error:
         if is_missing(error):
-            return False
+            return []
         raise
-    return bool(answer["things"])
+    return list(answer["things"])
 
 
 def is_thing(clients: Clients, thing: str) -> bool:

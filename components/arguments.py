@@ -18,15 +18,33 @@ from rollout.codec import camel_case
 R = TypeVar("R")
 
 
+class Arguments:
+    """A dataclass of arguments, or of a part of them."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], **others: Any) -> Self:
+        """The arguments among `values`: by camelCase keys, nested ones as maps; None is left out.
+        The component checks all of them."""
+        for each in dataclasses.fields(cls):  # type: ignore[arg-type]
+            value = values.get(camel_case(each.name))
+            if each.name not in others and (value is not None or is_required(each)):
+                others[each.name] = value
+        return cls(**others)
+
+
+def is_required(each: dataclasses.Field[Any]) -> bool:
+    return each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+
+
 @dataclass(frozen=True, kw_only=True)
-class CommonArgs:
+class CommonArgs(Arguments):
     """What a fleet and its channel have in common."""
 
     environment: str = "production"
     """What it is for: `dev`, `staging` or `production`; a tag. Only `dev` may do what is unsafe."""
     protect: bool = True
-    """Whether what cannot be made again (bucket, signing keys, suffix) is protected from deletion
-    and kept on destroy."""
+    """Whether what holds devices, their rights, keys, images, memory or evidence is protected from
+    deletion and kept on destroy."""
     log_retention_days: int = 30
     """One of the values that PutRetentionPolicy takes.
 
@@ -34,20 +52,6 @@ class CommonArgs:
     """
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of every taggable resource, beside `project`, `environment` and `fleet`."""
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any], **others: Any) -> Self:
-        """The arguments among `values`: by camelCase keys, nested ones as maps; None is left out.
-        The component checks all of them."""
-        for each in dataclasses.fields(cls):
-            value = values.get(camel_case(each.name))
-            if each.name not in others and (value is not None or _is_required(each)):
-                others[each.name] = value
-        return cls(**others)
-
-
-def _is_required(each: dataclasses.Field[Any]) -> bool:
-    return each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
 
 
 class ArgumentsError(MistakesError):

@@ -33,14 +33,20 @@ class Mistake:
     allowed: str
     fix: str
 
+    @property
+    def reason(self) -> str:
+        return f"{self.value}; {self.allowed}; {self.fix}"
+
     def __str__(self) -> str:
-        return f"{self.path}: {self.value}; {self.allowed}; {self.fix}"
+        return f"{self.path}: {self.reason}"
 
 
 class MistakesError(pulumi.RunError):
-    """`mistakes` are all of them, one line each. Pulumi shows a RunError without traceback."""
+    """`mistakes` are all of them, one line each; `found` are the same. Pulumi shows a RunError
+    without traceback."""
 
     def __init__(self, what: str, outcome: str, mistakes: Sequence[Mistake]) -> None:
+        self.found = tuple(mistakes)
         self.mistakes = [str(mistake) for mistake in mistakes]
         count = f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}"
         super().__init__("\n  ".join([f"{what} has {count}; {outcome}:", *self.mistakes]))

@@ -20,12 +20,16 @@ class Context(Generic[N_co]):
     location: pulumi.Output[Location]
     tags: Mapping[str, str]
     log_retention_days: int
+    protect: bool
+    """Whether what `keep` marks is protected, and kept in AWS whatever the stack does."""
     tls_only: bool = True
     """Whether queue and topic refuse requests without TLS."""
 
 
 def keep(options: pulumi.ResourceOptions, protect: bool) -> pulumi.ResourceOptions:
-    """`options`, for what cannot be made again: where `protect` is set, no destroy deletes it."""
+    """`options`, for what holds devices, their rights, keys, images, memory or evidence: where
+    `protect` is set a preview that would delete or replace it fails, and once it is unprotected it
+    leaves the stack, but not AWS."""
     on = protect or None
     own = pulumi.ResourceOptions(protect=on, retain_on_delete=on)
     return pulumi.ResourceOptions.merge(options, own)

@@ -12,7 +12,7 @@ import pulumi_aws as aws
 import pulumi_random as random
 
 from components import limits, policies, tags
-from components.arguments import CommonArgs, read_arguments
+from components.arguments import Arguments, CommonArgs, read_arguments
 from components.checks import Section
 from components.context import Context, keep
 from components.event_logs import EventLogs
@@ -30,6 +30,7 @@ class DeclaredDevice:
     """A device that the program declares."""
 
     serial: str
+    """Its serial number; its thing is named by it."""
     ring: str | None = None
     """By default the one that the serial's hash says."""
 
@@ -76,7 +77,7 @@ class DeviceFleetArgs(CommonArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FleetReference:
+class FleetReference(Arguments):
     """A fleet as its channel needs it: a DeviceFleet's, or of another stack's outputs.
 
     What is plain decides what is released, and is known in every preview.
@@ -88,9 +89,13 @@ class FleetReference:
     """
 
     name: str
+    """The fleet's."""
     hardware: str
+    """The fleet's hardware family."""
     rings: Sequence[Share]
+    """The fleet's, in its order."""
     suffix: pulumi.Input[str]
+    """The fleet's: eight hexadecimal digits that are in all its names."""
     ring_group_arns: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None
     """Ring to thing group ARN; by default what the names and the suffix say."""
     ring_sizes: Mapping[str, int] = field(default_factory=dict)
@@ -134,14 +139,15 @@ class DeviceFleet(pulumi.ComponentResource):
     ) -> None:
         """Raises ArgumentsError with every mistake in `args`. Paths are from the current folder."""
         values = {"name": name} | encode(args)
-        common, self._fleet = read_arguments("DeviceFleet", name, values, _read)
+        common, self._fleet = read_arguments("DeviceFleet", name, values, read_fleet_values)
         super().__init__("iotota:index:DeviceFleet", name, None, opts)
         self._name, self._child = name, pulumi.ResourceOptions(parent=self)
+        # for what devices are in, and what they connect by; a declared device must not inherit it
+        self._kept = keep(self._child, common.protect)
         fleet = self._fleet
         if args.suffix is None:
             # every name holds it: to lose it is to rename, and so to replace, everything
-            options = keep(self._child, common.protect)
-            self.suffix = random.RandomId(f"{name}-suffix", byte_length=4, opts=options).hex
+            self.suffix = random.RandomId(f"{name}-suffix", byte_length=4, opts=self._kept).hex
         else:
             self.suffix = pulumi.Output.from_input(args.suffix)
         self._context = context = Context(
@@ -149,6 +155,7 @@ class DeviceFleet(pulumi.ComponentResource):
             location=find_location(self),
             tags=tags.tags(common.environment, fleet.name, common.tags),
             log_retention_days=common.log_retention_days,
+            protect=common.protect,
         )
         thing_type = aws.iot.ThingType(
             f"{name}-type",
@@ -159,14 +166,14 @@ class DeviceFleet(pulumi.ComponentResource):
                 "searchable_attributes": list(limits.OWN_ATTRIBUTES),
             },
             tags=context.tags,
-            opts=self._child,
+            opts=self._kept,
         )
         policy = aws.iot.Policy(
             f"{name}-policy",
             name=context.names.device_policy,
             policy=policies.fill_in(policies.device_policy, location=context.location),
             tags=context.tags,
-            opts=self._child,
+            opts=self._kept,
         )
         rings = self._make_groups()
         self.region = context.location.region
@@ -221,7 +228,7 @@ class DeviceFleet(pulumi.ComponentResource):
                 f"All devices of the fleet {fleet.name}", {"hardware": fleet.hardware}
             ),
             tags=context.tags,
-            opts=self._child,
+            opts=self._kept,
         )
         self.group_name = whole.name
         return {
@@ -234,7 +241,7 @@ class DeviceFleet(pulumi.ComponentResource):
                     {"hardware": fleet.hardware, "percent": f"{ring.percent:g}", "ring": ring.name},
                 ),
                 tags=context.tags,
-                opts=self._child,
+                opts=self._kept,
             )
             for position, ring in enumerate(fleet.rings, start=1)
         }
@@ -283,7 +290,8 @@ class DeviceFleet(pulumi.ComponentResource):
             self.device_private_keys[device.serial] = certificate.private_key
 
 
-def _read(section: Section) -> tuple[CommonSettings, FleetSettings]:
+def read_fleet_values(section: Section) -> tuple[CommonSettings, FleetSettings]:
+    """What DeviceFleetArgs says, as plain values by camelCase keys."""
     if isinstance(section.get("suffix"), str):
         section.require("suffix", limits.SUFFIX)
     common = read_common(section)

@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components import policies
-from components.context import Context, after
+from components.context import Context, after, keep
 from rollout.names import EVENT_LOGS, FleetNames
 
 
@@ -73,7 +73,7 @@ class EventLogs(pulumi.ComponentResource):
                 name=args.names.apply(partial(FleetNames.event_log, events=events)),
                 retention_in_days=args.log_retention_days,
                 tags=args.tags,
-                opts=child,
+                opts=keep(child, args.protect),
             )
             for events in EVENT_LOGS
         }

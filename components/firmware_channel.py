@@ -40,7 +40,7 @@ class FirmwareChannelArgs(CommonArgs, RolloutOptions):
     fleet: DeviceFleet | FleetReference
     """Whom it is for; a fleet follows one channel."""
     version: str | Version
-    """Above the last good one, unless `allow_downgrade`."""
+    """The release's: above the last good one, unless `allow_downgrade`."""
     image: str
     """A file in the folder that the program runs in, at most 5 MB, or `s3://bucket/key`.
 
@@ -53,6 +53,7 @@ class FirmwareChannelArgs(CommonArgs, RolloutOptions):
     minimum_version: str | Version | None = None
     """The oldest version it may install over."""
     allow_downgrade: bool = False
+    """Whether the release may be below the last good one."""
 
     channel: str | None = None
     """The channel's name; by default the component's."""
@@ -62,7 +63,7 @@ class FirmwareChannelArgs(CommonArgs, RolloutOptions):
     See https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecutionsRolloutConfig.html
     """
     gates: Mapping[str, Gate] = field(default_factory=dict)
-    """What each ring must show before the next one starts; by default `Gate()`."""
+    """By ring: what it must show before the next one starts. What is left out is by default."""
     signing_keys: Sequence[str] = ("1",)
     """Names of the signing keys: the first signs, devices and controller still trust the others.
 
@@ -101,14 +102,15 @@ class FirmwareChannel(pulumi.ComponentResource):
         values = {"channel": name} | encode(args) | {"fleet": encode(fleet)}
         if isinstance(args.devices_per_minute, Pace):
             values["devicesPerMinute"] = pace_value(args.devices_per_minute)
-        common, settings = read_arguments("FirmwareChannel", name, values, _read)
+        common, settings = read_arguments("FirmwareChannel", name, values, read_channel_values)
         super().__init__("iotota:index:FirmwareChannel", name, None, opts)
         self._name, self._settings, self._common = name, settings, common
         self._manifest = manifest = settings.manifest
         for risk in list_abort_risks(manifest):
             pulumi.log.warn(risk, self)
         self._child = pulumi.ResourceOptions(parent=self)
-        # for what holds images, memory and signatures; the artifact must not inherit it
+        # for what holds images, memory and keys, and what guards them; the artifact must not
+        # inherit it
         self._kept = keep(self._child, common.protect)
         suffix = pulumi.Output.from_input(fleet.suffix)
         self._context = context = Context(
@@ -118,16 +120,20 @@ class FirmwareChannel(pulumi.ComponentResource):
             location=find_location(self),
             tags=tags.tags(common.environment, fleet.name, common.tags),
             log_retention_days=common.log_retention_days,
+            protect=common.protect,
             tls_only=settings.tls_only,
         )
-        # first: the policies of bucket and key name it, and KMS takes no principal that is missing
+        # first: the policies of bucket and key name it, and KMS takes no principal that is missing.
+        # Kept with them: IAM and KMS know a role by an id of its own, so that to another one of the
+        # same name the key's policy gives nothing
+        # (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html)
         role = aws.iam.Role(
             f"{name}-controller-role",
             name=context.names.controller,
             description="The rollout controller's function",
             assume_role_policy=policies.fill_in(policies.lambda_trust, location=context.location),
             tags=context.tags,
-            opts=self._child,
+            opts=self._kept,
         )
         self._bucket = self._make_bucket(role)
         keys = [self._make_signing_key(key, role) for key in settings.signing_keys]
@@ -308,7 +314,7 @@ class FirmwareChannel(pulumi.ComponentResource):
             f"{self._name}-signing-alias-{label}",
             name=self._context.names.apply(partial(Names.signing_alias, key=label)),
             target_key_id=key.key_id,
-            opts=self._child,
+            opts=self._kept,
         )
         return key
 
@@ -366,12 +372,13 @@ class FirmwareChannel(pulumi.ComponentResource):
         )
 
 
-def _read(section: Section) -> tuple[CommonSettings, ChannelSettings]:
+def read_channel_values(section: Section) -> tuple[CommonSettings, ChannelSettings]:
+    """What FirmwareChannelArgs says, as plain values by camelCase keys."""
     common = read_common(section)
     fleet = section.subsection("fleet", "a DeviceFleet or a FleetReference")
     fleet.require("name", limits.FLEET_NAME)
     rings = read_rings(fleet)
-    if isinstance(fleet.get("suffix"), str):
+    if isinstance(fleet.get("suffix"), str | None):
         fleet.require("suffix", limits.SUFFIX)
     if isinstance(arns := fleet.get("ringGroupArns"), dict):
         for name in {ring.name for ring in rings} - set(arns):

@@ -191,6 +191,8 @@ def controller_policy(
     jobs = location.arn("iot", f"job/{names.job_prefix}*")
     rollbacks = location.arn("iot", f"thinggroup/{names.rollback_group_prefix}*")
     things = location.arn("iot", "thing/*")
+    # a ring that has left the stack, too: whether devices are left in its group
+    groups = location.arn("iot", f"thinggroup/{names.fleet_group}-*")
     read = [f"{bucket_arn}/{key}" for key in (keys.manifest, keys.orders)]
     memory = _memory(bucket_arn, keys)
     # MiniStack names the default bus in a rule's ARN, AWS does not
@@ -236,7 +238,7 @@ def controller_policy(
             ["iot:DescribeThing", "iot:ListThingGroupsForThing", "iot:ListThingPrincipals"],
             [things],
         ),
-        _statement(["iot:ListThingsInThingGroup"], [*rings, rollbacks]),
+        _statement(["iot:ListThingsInThingGroup"], sorted({*rings, groups})),
         # IAM knows no resource for these three: they list, and change nothing
         _statement(["iot:ListAttachedPolicies", "iot:ListJobs", "iot:ListThingGroups"], ["*"]),
         _statement(

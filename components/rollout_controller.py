@@ -10,7 +10,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components import policies
-from components.context import Context, after
+from components.context import Context, after, keep
 from components.stack_file import ROOT
 from rollout.codec import sha256_hex
 from rollout.names import CONTROLLER_MEGABYTES, CONTROLLER_SECONDS, ChannelKeys, Names, Variable
@@ -48,7 +48,7 @@ class RolloutControllerArgs:
     """The first signs, the others are still trusted."""
     ring_group_arns: pulumi.Input[Mapping[str, pulumi.Input[str]]]
     fleet: pulumi.Resource | None
-    """What must outlive the jobs on destroy, where it is of this stack."""
+    """What must outlive the jobs on destroy, where it is of this stack: the rings' groups are."""
 
 
 class RolloutController(pulumi.ComponentResource):
@@ -69,7 +69,7 @@ class RolloutController(pulumi.ComponentResource):
             name=self._context.names.controller_log,
             retention_in_days=self._context.log_retention_days,
             tags=self._context.tags,
-            opts=self._child,
+            opts=keep(self._child, self._context.protect),  # who was offered what, when and why
         )
         dead_letters = self._make_dead_letters()
         rights = aws.iam.RolePolicy(
@@ -98,14 +98,17 @@ class RolloutController(pulumi.ComponentResource):
             destination_config={"on_failure": {"destination": dead_letters.arn}},
             opts=self._child,
         )
+        ready = [rights, failures, *([args.fleet] if args.fleet else [])]
+        for ring in args.manifest.rings if args.fleet else ():
+            self._guard_ring(ring.name, ready)
         # on destroy it goes first: the controller ends the stack's jobs while it has all it needs
         jobs_end = aws.lambda_.Invocation(
             f"{name}-jobs-end",
             function_name=self._function.name,
-            lifecycle_scope="CRUD",  # the provider adds {"tf": {"action": "delete"}} to the input
+            lifecycle_scope="CRUD",  # the provider adds {"tf": {"action": "delete", …}} to it
             # never changes: another input would be an update, and a call, of its own
             input=json.dumps({}),
-            opts=after(self._child, rights, failures, *([args.fleet] if args.fleet else [])),
+            opts=after(self._child, *ready),
         )
         # after it, so that on destroy nothing wakes the controller any more when it ends its jobs:
         # by the tick's rule, which is gone then, it knows that the call comes from a destroy
@@ -117,6 +120,17 @@ class RolloutController(pulumi.ComponentResource):
         self.dead_letters_name = dead_letters.name
         self.register_outputs(
             {"functionName": self.function_name, "logGroupName": self.log_group_name}
+        )
+
+    def _guard_ring(self, ring: str, ready: Sequence[pulumi.Resource]) -> None:
+        """Goes before the ring's thing group, and asks the controller, who refuses while devices
+        are in it: AWS deletes a group whoever is in it, and no ring has them any more."""
+        aws.lambda_.Invocation(
+            f"{self._name}-ring-{ring}",
+            function_name=self._function.name,
+            lifecycle_scope="CRUD",
+            input=json.dumps({"ring": ring}),
+            opts=after(self._child, *ready),
         )
 
     def _make_dead_letters(self) -> aws.sqs.Queue:

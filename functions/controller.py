@@ -21,7 +21,7 @@ import boto3
 from cloud.bucket import ImageCheck, Overtaken
 from cloud.channel import Channel
 from cloud.clients import AWS_ERRORS, CONFIG, Clients
-from cloud.groups import has_things
+from cloud.groups import some_things
 from cloud.preflight import Inspector
 from cloud.wakes import is_tick_gone
 from cloud.way_back import Clock, WayBackWorker
@@ -52,10 +52,12 @@ COMMENT = "ended by the rollout controller"
 """In the jobs that it cancels."""
 LAST_SECONDS = 10
 """How long before its time-out a run takes up no more work."""
+MOVING_SECONDS = 20
+"""How long AWS may list a device in the group that it was just taken out of."""
 END_WRITES = 3
 """How often the end of the stack is written again over another run's state."""
 MAX_NAMED = 20
-"""Foreign jobs that a run names in its log."""
+"""Foreign jobs, or devices in the way, that a run names in its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ def respond(event: Any, controller: Controller) -> dict[str, Any]:
     """What an event asks for. `{"tf": {"action": …}}` comes from the stack when it is made, changed
     or destroyed; everything else is a reason to look."""
     if isinstance(event, dict) and "tf" in event:
-        answer = _answer_stack(event["tf"], controller)
+        answer = _answer_stack(event, controller)
     else:
         answer = controller.run(time.time())
     print(json.dumps(answer))
@@ -109,11 +111,12 @@ def respond(event: Any, controller: Controller) -> dict[str, Any]:
     return answer
 
 
-def _answer_stack(change: Any, controller: Controller) -> dict[str, Any]:
+def _answer_stack(event: dict[str, Any], controller: Controller) -> dict[str, Any]:
     """Does nothing but on destroy. The provider puts `prev_input` beside the action."""
-    if isinstance(change, dict) and change.get("action") == "delete":
-        return controller.destroy()
-    return {"outcome": "deployed"}
+    change, ring = event["tf"], event.get("ring")
+    if not isinstance(change, dict) or change.get("action") != "delete":
+        return {"outcome": "deployed"}
+    return controller.leave(ring) if isinstance(ring, str) else controller.destroy()
 
 
 @cache
@@ -160,6 +163,8 @@ class Controller:
             stored, untrusted = self.channel.current_state(live), None
         except UntrustedState as error:
             stored, untrusted = None, error
+        except Overtaken:  # others write it again and again: theirs is the newer look
+            return {"outcome": "lost", "kind": "settling", "waiting": "other runs are at work"}
         manifest, problem = self.channel.manifest(self.setup.manifest_sha256)
         orders = self._orders()
         if untrusted and not _is_resumed(untrusted, orders):
@@ -223,6 +228,26 @@ class Controller:
         groups = [self.names.rollback_group(sequence) for sequence in sequences]
         forgotten = {"forgotten": problem} if problem else {}
         return {"outcome": "ended", "jobs": jobs, "groups": groups, "failed": failed} | forgotten
+
+    def leave(self, ring: str) -> dict[str, Any]:
+        """Lets the thing group of a ring that has left the settings go only when nobody is in it
+        any more; whom the stack has just moved, AWS may list a few seconds longer. A ring that is
+        still in the settings leaves with the whole stack."""
+        group, until = self.names.ring_group(ring), self._clock.time() + MOVING_SECONDS
+        while ring not in self.setup.ring_groups:
+            things = some_things(self.channel.clients, group, MAX_NAMED + 1)
+            if not things:
+                break
+            if self._clock.time() >= until:
+                named = ", ".join(things[:MAX_NAMED]) + " and others" * (len(things) > MAX_NAMED)
+                why = (
+                    f"the ring {ring} has left the stack, and in its thing group {group} there are"
+                    f" still {named}: put them into another ring's group, or delete them, and"
+                    " deploy again"
+                )
+                return {"outcome": "refused", "failed": [why]}
+            self._clock.sleep(2)
+        return {"outcome": "left"}
 
     def _remember_end(self, live: Iterable[str]) -> str | None:
         """Writes into the state that the stack ends; why that was not possible."""
@@ -293,7 +318,7 @@ class Controller:
     def _has_devices(self) -> bool:
         """Whether any ring has a device; a call a ring until one has."""
         names = (self.names.ring_group(ring) for ring in self.setup.ring_groups)
-        return any(has_things(self.channel.clients, group) for group in names)
+        return any(some_things(self.channel.clients, group, 1) for group in names)
 
     def _returning(self, state: State) -> Returning:
         back, offer = state.way_back, state.returning()

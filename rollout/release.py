@@ -69,10 +69,12 @@ class Gate:
     minimum_succeeded: int = 1
     """Devices that must have succeeded, whatever the percentages say."""
     failure_limit: FailureLimit = FailureLimit()
+    """When the ring stops the release."""
     soak_minutes: float = 0.0
     """How long the ring must stay healthy after it reached coverage, minimumSucceeded and
     success."""
     alarms: tuple[AlarmGate, ...] = ()
+    """Alarms that must be quiet."""
     approval: bool = False
     """Whether a person must approve that this ring has proved itself."""
     deadline_minutes: float | None = None
@@ -166,6 +168,7 @@ class RolloutOptions:
     halted: bool = False
     """What runs is cancelled."""
     approvals: tuple[Approval, ...] = ()
+    """What people have approved; one of another digest than the release's has no effect."""
     start_at: str | None = None
     """No ring starts before this time (`2026-12-01T02:00:00Z`)."""
     window: Window | None = None

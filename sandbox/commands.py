@@ -21,7 +21,8 @@ from ops.errors import OpsError, explain
 from ops.render import is_ascii_only, render_status
 from rollout.codec import encode
 from rollout.names import StackOutput
-from sandbox import pulumi_cli, session
+from sandbox import session
+from sandbox.first_words import ENGINE_VARIABLE, Engine
 from sandbox.follow import Screen, follow, say
 from sandbox.instance import Instance, SandboxError
 from sandbox.session import Sandbox
@@ -95,21 +96,33 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace, instance: Instance, console: Console) -> int:
+    engine = _read_engine()
     with instance.locked("python -m sandbox up"):
         if version := session.picked_version(instance):
             say(console, f"Keeping {version}, which `release` chose; `make down` forgets it.")
-        return _deploy_and_follow(options.limit, instance, console)
+        return _deploy_and_follow(engine, options.limit, instance, console)
 
 
 def _release(options: argparse.Namespace, instance: Instance, console: Console) -> int:
+    engine = _read_engine()
     session.connect(instance)
     with instance.locked(f"python -m sandbox release {options.version}"):
+        session.check_engine(instance, engine)
         session.pick_version(instance, options.version)
-        return _deploy_and_follow(options.limit, instance, console)
+        say(console, f"Deploying {options.version.removeprefix('v')} as the next release.")
+        return _deploy_and_follow(engine, options.limit, instance, console)
 
 
-def _deploy_and_follow(limit: float, instance: Instance, console: Console) -> int:
-    sandbox = _deploy(instance, console)
+def _read_engine() -> Engine:
+    engine = os.environ.get(ENGINE_VARIABLE, "")
+    try:
+        return Engine(engine)
+    except ValueError:
+        raise SandboxError(f"ENGINE is {engine!r}: it can be `pulumi`, or unset") from None
+
+
+def _deploy_and_follow(engine: Engine, limit: float, instance: Instance, console: Console) -> int:
+    sandbox = session.build(instance, engine=engine, say=lambda text: say(console, text))
     firmware, devices = sandbox.manifest().firmware, len(sandbox.stack.device_names)
     say(console, f"Releasing {firmware.version} ({firmware.sha256[:12]}) to {devices} devices.")
     with Screen(console, known=sandbox.report().decisions) as screen, sandbox.devices():
@@ -118,22 +131,6 @@ def _deploy_and_follow(limit: float, instance: Instance, console: Console) -> in
     for line in outcome.story:
         say(console, line)
     return 0 if outcome.is_good else 1
-
-
-def _deploy(instance: Instance, console: Console) -> Sandbox:
-    engine = os.environ.get("ENGINE", "")
-    if engine == "pulumi":
-        return pulumi_cli.build(instance)
-    if engine:
-        raise SandboxError(f"ENGINE is {engine!r}: it can be `pulumi`, or unset")
-    if (instance.folder / pulumi_cli.BACKEND).exists():
-        raise SandboxError(
-            "this sandbox was deployed with ENGINE=pulumi: set it again, or `make down` first"
-        )
-    sandbox, done = session.build(instance, say=lambda text: say(console, text))
-    what = f"{done.created} resources created, {done.updated} updated, {done.unchanged} unchanged"
-    say(console, f"Deployed in {done.seconds:.1f} s: {what}. Local AWS: {sandbox.endpoint}")
-    return sandbox
 
 
 def tabulate_versions(sandbox: Sandbox, versions: Mapping[str, str]) -> Table:

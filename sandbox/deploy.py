@@ -109,26 +109,36 @@ def deploy(
             seconds=time.monotonic() - began,
         )
 
-    record, token, why = Record.load(instance), _read_token(aws), None
-    if token is None and not record.resources:
+    record, token = Record.load(instance), read_token(aws)
+    why = explain_loss(token, record.token or None, process.token)
+    if token is None and why is None:
         record = _begin(instance, aws, process.token)
-    elif token is None:
-        why = "the local AWS was stopped or emptied"
-    elif not token == record.token == process.token:
-        why = "what was deployed is not on record"
     if why is None:
         try:
             return attempt(record, None)
         except Rebuild as rebuild:
             why = str(rebuild)
-    say(f"{why}: the sandbox is rebuilt from empty")
-    if _read_token(aws) is not None:
-        ministack.stop(instance)
-        process = ministack.start(instance)
+    process = empty(instance, aws, why, say)
     try:
         return attempt(_begin(instance, aws, process.token), why)
     except Rebuild as again:
         raise SandboxError(f"the stack cannot be built from empty: {again}") from again
+
+
+def explain_loss(found: str | None, recorded: str | None, running: str) -> str | None:
+    """Why what is on record is not what the local AWS holds; None where it is, and where there is
+    nothing. By their tokens: of what was deployed into, of what is on record, of what runs."""
+    if found is None:
+        return "the local AWS was stopped or emptied" if recorded else None
+    return None if found == recorded == running else "what was deployed is not on record"
+
+
+def empty(instance: Instance, aws: Aws, why: str, say: Say) -> ministack.MiniStackProcess:
+    """A MiniStack with nothing in it, because `why`."""
+    say(f"{why}: the sandbox is rebuilt from empty")
+    if read_token(aws) is not None:
+        ministack.stop(instance)
+    return ministack.start(instance)
 
 
 def read_outputs(instance: Instance) -> dict[str, Any]:
@@ -171,17 +181,23 @@ class Record:
 
 
 def _begin(instance: Instance, aws: Aws, token: str) -> Record:
-    """A record of nothing. The devices go too: their certificates and what they remember belonged
-    to the old stack."""
-    shutil.rmtree(instance.folder / DEVICES, ignore_errors=True)
-    (instance.folder / OUTPUTS_FILE).unlink(missing_ok=True)
+    """A record of nothing."""
     record = Record(instance, token)
     record.save()
-    aws.client("ssm").put_parameter(Name=TOKEN, Value=token, Type="String", Overwrite=True)
+    mark_as_begun(instance, aws, token)
     return record
 
 
-def _read_token(aws: Aws) -> str | None:
+def mark_as_begun(instance: Instance, aws: Aws, token: str) -> None:
+    """From now on the local AWS is known as deployed into. The devices of before go: their
+    certificates and what they remember belonged to the old stack."""
+    shutil.rmtree(instance.folder / DEVICES, ignore_errors=True)
+    (instance.folder / OUTPUTS_FILE).unlink(missing_ok=True)
+    aws.client("ssm").put_parameter(Name=TOKEN, Value=token, Type="String", Overwrite=True)
+
+
+def read_token(aws: Aws) -> str | None:
+    """The token of the MiniStack that was deployed into; None where nothing was."""
     try:
         return str(aws.client("ssm").get_parameter(Name=TOKEN)["Parameter"]["Value"])
     except ClientError as error:

@@ -26,6 +26,8 @@ class Instance:
     folder: Path = DEFAULT_FOLDER
     port: int = 4566
     mqtt_port: int = 8883
+    auth: bool = True
+    """Whether the policies of IAM and IoT are enforced."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Instance:

@@ -126,7 +126,7 @@ def _launch(instance: Instance) -> MiniStackProcess:
         (folder / name).mkdir(exist_ok=True)
     token = uuid.uuid4().hex
     settings = {
-        "AUTH": "true",
+        "AUTH": str(instance.auth).lower(),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(instance.port),
         "IOT_MTLS_PORT": str(instance.mqtt_port),

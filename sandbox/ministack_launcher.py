@@ -2,9 +2,10 @@
 certificate, as AWS's does. And it presigns one version of an object in a job's document.
 
 By itself it offers MQTT on every interface, and a client without a certificate may do everything
-there. A version in an address (`…/key%3FversionId%3D…`) it takes for a part of the key. It has no
-setting for any of this, so this program, which `sandbox.ministack` runs in its place, changes what
-it is told by the standard library, and how it presigns.
+there. A version in an address (`…/key%3FversionId%3D…`) it takes for a part of the key. The head
+and the body of an answer go out in two writes. It has no setting for any of this, so this program,
+which `sandbox.ministack` runs in its place, changes what it is told by the standard library, how it
+presigns, and how it writes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from asyncio import BaseEventLoop, Server
 from collections.abc import Mapping
 from typing import Any
 
+import h11
+from hypercorn.events import RawData
+from hypercorn.protocol.h11 import H11Protocol
 from ministack.app import main
 from ministack.core import sigv4
 from ministack.services import iot
@@ -53,7 +57,30 @@ def move_versions(job: dict[str, Any]) -> str:
     return PRESIGNED_IN_KEY.sub(r"?versionId=\1&", str(presigned_document(job)))
 
 
+HEAD = "held_head"
+
+
+async def send_in_one_write(protocol: H11Protocol, event: Any) -> None:
+    """Writes the head of an answer with what follows it.
+
+    A client in Go (the AWS provider is one) closes a connection, when many are open, as soon as it
+    has read the head; finds the body missing; asks again, and hears that what it makes exists.
+    """
+    try:
+        data = protocol.connection.send(event) or b""
+    except h11.LocalProtocolError:
+        if protocol.connection.their_state != h11.ERROR:
+            raise
+        return
+    data = vars(protocol).pop(HEAD, b"") + data
+    if isinstance(event, h11.Response):
+        setattr(protocol, HEAD, data)
+    else:
+        await protocol.send(RawData(data=data))
+
+
 if __name__ == "__main__":
+    H11Protocol._send_h11_event = send_in_one_write  # type: ignore[assignment,method-assign]
     sigv4.build_canonical_request = sign_version
     iot._jobs_presigned_document = move_versions
     BaseEventLoop.create_server = listen_on_loopback  # type: ignore[assignment,method-assign]

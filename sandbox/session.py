@@ -32,8 +32,10 @@ from rollout.release import Manifest
 from rollout.state import State
 from rollout.version import Version
 from sandbox import ministack
-from sandbox.deploy import DEVICES, STACK_FILE, Deployment, Say, deploy, read_outputs
+from sandbox.deploy import DEVICES, RESOURCES, STACK_FILE, Say, deploy, read_outputs
+from sandbox.first_words import Engine
 from sandbox.instance import Instance, SandboxError
+from sandbox.pulumi_cli import check_cli, deploy_by_cli, end_left_cli, has_deployed
 
 COMMAND = re.compile(r"python -m sandbox (?!down).*\(process (?P<pid>\d+)\)")
 """Who holds the lock, when it is this program and may be told to end."""
@@ -184,12 +186,45 @@ class Sandbox:
                 list(pool.map(Device.stop, devices))
 
 
-def build(instance: Instance, *, root: Path = ROOT, say: Say = print) -> tuple[Sandbox, Deployment]:
-    """Starts MiniStack and deploys the stack, with the release that was picked last; what is there
-    already stays."""
-    overrides = _override_firmware(instance, root)
-    deployment = deploy(instance, root=root, overrides=overrides, say=say)
-    return connect(instance, root=root), deployment
+def build(
+    instance: Instance,
+    *,
+    engine: Engine = Engine.IN_PROCESS,
+    root: Path = ROOT,
+    say: Say = print,
+) -> Sandbox:
+    """Starts MiniStack and deploys the stack by `engine`, with the release that was picked last;
+    what is there already stays. Raises SandboxError as `check_engine` does."""
+    check_engine(instance, engine)
+    overrides, began = _override_firmware(instance, root), time.monotonic()
+    if engine is Engine.PULUMI:
+        deploy_by_cli(instance, root=root, overrides=overrides, say=say)
+        what = "by the Pulumi CLI"
+    else:
+        done = deploy(instance, root=root, overrides=overrides, say=say)
+        what = (
+            f"{done.created} resources created, {done.updated} updated, {done.unchanged} unchanged"
+        )
+    sandbox = connect(instance, root=root)
+    seconds = time.monotonic() - began
+    say(f"Deployed in {seconds:.1f} s: {what}. Local AWS: {sandbox.endpoint}")
+    return sandbox
+
+
+def check_engine(instance: Instance, engine: Engine) -> None:
+    """Raises SandboxError where the other deployer made this sandbox, and where the CLI is to
+    deploy and is not installed."""
+    if engine is Engine.PULUMI:
+        check_cli()
+        if (instance.folder / RESOURCES).exists():
+            raise SandboxError(
+                "this sandbox was deployed without ENGINE=pulumi: go on without it, or `make down`"
+                " first"
+            )
+    elif has_deployed(instance):
+        raise SandboxError(
+            "this sandbox was deployed with ENGINE=pulumi: set it again, or `make down` first"
+        )
 
 
 def connect(instance: Instance, *, root: Path = ROOT) -> Sandbox:
@@ -245,6 +280,7 @@ def down(instance: Instance) -> bool:
         return False
     _end_command(instance)
     with instance.locked("python -m sandbox down"):
+        end_left_cli(instance)
         ministack.stop(instance)
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

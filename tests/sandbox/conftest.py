@@ -22,12 +22,13 @@ with warnings.catch_warnings():
     LOADED = (aws.lambda_.Function, aws.s3.Bucket)
 
 
-def free_instance(folder: Path) -> Instance:
-    """A sandbox to be, on two ports that nothing listens on."""
+def free_instance(folder: Path, *, auth: bool = True) -> Instance:
+    """A sandbox to be, on two ports that nothing listens on; `auth`: its policies are enforced."""
     with socket.socket() as one, socket.socket() as two:
         for probe in (one, two):
             probe.bind(("127.0.0.1", 0))
-        return Instance(folder=folder, port=one.getsockname()[1], mqtt_port=two.getsockname()[1])
+        ports = {"port": one.getsockname()[1], "mqtt_port": two.getsockname()[1]}
+        return Instance(folder=folder, auth=auth, **ports)
 
 
 @pytest.fixture

@@ -563,6 +563,65 @@ def test_a_destroy_waits_until_the_tick_is_gone(aws: WorldAws) -> None:
     assert clock.time() == aws.world.now + 20
 
 
+LEFT = "pilot"
+"""A ring that is in the settings no more."""
+
+
+def ring_leaves(aws: WorldAws, ring: str = LEFT) -> dict[str, Any]:
+    event = from_stack("delete") | {"ring": ring}
+    return respond(aws, event)
+
+
+def test_a_ring_leaves_when_nobody_is_in_its_group(aws: WorldAws) -> None:
+    assert respond(aws, from_stack("create") | {"ring": LEFT}) == {"outcome": "deployed"}
+    aws.made.clear()
+    assert ring_leaves(aws) == {"outcome": "left"}
+    assert aws.made == ["list_things_in_thing_group"]
+
+
+def test_a_ring_does_not_leave_with_devices_in_its_group(aws: WorldAws) -> None:
+    aws.world.devices["d0001"].ring = LEFT
+    clock = WorldClock(aws.world)
+    controller = Controller(aws.setup(), Clients(aws.connect), clock=clock)
+    with pytest.raises(RuntimeError, match=r"group .*-pilot there are still d0001: put them into"):
+        module.respond(from_stack("delete") | {"ring": LEFT}, controller)
+    assert clock.time() == aws.world.now + 20, "so long AWS may list whom the stack has just moved"
+    assert any(job.status == "IN_PROGRESS" for job in aws.jobs().values())
+
+
+def test_only_a_few_of_the_devices_in_the_way_are_named(
+    monkeypatch: pytest.MonkeyPatch, aws: WorldAws
+) -> None:
+    monkeypatch.setattr(module, "MAX_NAMED", 1)
+    aws.world.devices["d0001"].ring = aws.world.devices["d0002"].ring = LEFT
+    with pytest.raises(RuntimeError, match="still d0001 and others: put"):
+        ring_leaves(aws)
+
+
+def test_a_ring_waits_for_whom_the_stack_has_just_moved(aws: WorldAws) -> None:
+    device = aws.world.devices["d0001"]
+    home, device.ring = device.ring, LEFT
+
+    def move_late(_number: int, name: str, effect: Effect) -> Any:
+        if aws.made.count(name) == 3:
+            device.ring = home
+        return effect()
+
+    aws.made.clear()
+    aws.fault = move_late
+    assert ring_leaves(aws) == {"outcome": "left"}
+    assert aws.made == ["list_things_in_thing_group"] * 3
+
+
+def test_where_the_whole_stack_goes_a_ring_goes_with_it(aws: WorldAws) -> None:
+    """Its function knows the ring still. Whoever else may call it learns nothing, and breaks
+    nothing."""
+    aws.made.clear()
+    for ring in aws.setup().ring_groups:
+        assert ring_leaves(aws, ring) == {"outcome": "left"}
+    assert aws.made == []
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -759,7 +818,7 @@ def moments(story: str) -> Iterator[tuple[WorldAws, list[int]]]:
     A look that fails before anything was done leaves the run without effect in any minute, so those
     are tried in one.
     """
-    fake = WorldAws(World(manifest("1.1.0"), 30))
+    fake = WorldAws(World(manifest("1.1.0"), 14))
     run(fake, 25)
     STORIES[story][0](fake)
     first = True
@@ -931,3 +990,19 @@ def test_orders_against_digests_that_nobody_released_do_not_fill_the_memory(aws:
         once(aws)
     assert set(aws.state["releases"]) == known
     assert aws.state["decisions"][-1]["what"] == "order-refused"
+
+
+def test_a_run_that_others_write_over_again_and_again_gives_way(aws: WorldAws) -> None:
+    def write_first(_number: int, name: str, effect: Effect) -> Any:
+        if name == "list_object_versions":
+            mine, aws.fault = aws.fault, no_fault
+            stored = aws.channel().state()
+            assert stored is not None
+            aws.write_state(stored.state)
+            aws.fault = mine
+        return effect()
+
+    aws.fault = write_first
+    assert once(aws)["outcome"] == "lost"
+    aws.fault = no_fault
+    assert once(aws)["outcome"] == "done"

@@ -210,8 +210,11 @@ class WorldAws(FakeAws):
             NAMES.ring_group(ring): {device.name for device in self.world.in_ring(ring)}
             for ring in {device.ring for device in self.world.devices.values()}
         }
-        things = rings[thingGroupName] if thingGroupName in rings else self.group(thingGroupName)
-        return page(sorted(things), "things", nextToken)
+        if thingGroupName in rings:
+            return page(sorted(rings[thingGroupName]), "things", nextToken)
+        if NAMES.rollback_sequence(thingGroupName) is None:
+            raise refusal("ResourceNotFoundException", "ListThingsInThingGroup")
+        return page(sorted(self.group(thingGroupName)), "things", nextToken)
 
     def do_list_thing_groups_for_thing(
         self, *, thingName: str, maxResults: int, nextToken: str | None = None

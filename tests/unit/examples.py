@@ -90,17 +90,18 @@ def channel_args(*, in_s3: bool = False, **changes: Any) -> FirmwareChannelArgs:
     return replace(args, **changes)
 
 
-def context(*, tls_only: bool = True) -> Context[Names]:
+def context(*, tls_only: bool = True, protect: bool = False) -> Context[Names]:
     return Context(
         names=pulumi.Output.from_input(NAMES),
         location=pulumi.Output.from_input(LOCATION),
         tags=TAGS,
         log_retention_days=7,
+        protect=protect,
         tls_only=tls_only,
     )
 
 
-def make_controller(*, tls_only: bool = True) -> RolloutController:
+def make_controller(*, tls_only: bool = True, of_this_stack: bool = True) -> RolloutController:
     """A controller, and resources named `role`, `bucket`, `key`, `presign`, `artifact` and
     `device` that it needs."""
     bucket = aws.s3.Bucket("bucket", bucket=NAMES.bucket)
@@ -113,6 +114,6 @@ def make_controller(*, tls_only: bool = True) -> RolloutController:
         presign_role=aws.iam.Role("presign", name="presign", assume_role_policy="{}"),
         signing_keys=[aws.kms.Key("key")],
         ring_group_arns=RING_ARNS,
-        fleet=aws.iot.Thing("device", name="device"),
+        fleet=aws.iot.Thing("device", name="device") if of_this_stack else None,
     )
     return RolloutController("controller", args)

@@ -61,10 +61,32 @@ def test_a_fleet_makes_its_own_suffix_and_keeps_it_where_it_is_protected(
     suffix = graph["fleet-suffix"]
     assert suffix.inputs == {"byteLength": 4}
     assert (bool(suffix.protect), bool(suffix.retain_on_delete)) == (protect, protect)
-    assert [resource.name for resource in graph if resource.protect] == ["fleet-suffix"] * protect
     if not preview:
         group = graph["fleet-group"].inputs["name"]
         assert group == f"iot-fleet-{graph.exports['suffix'].value}"
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize("protect", [False, True])
+def test_a_protected_fleet_keeps_groups_type_policy_and_logs_and_no_device(
+    preview: bool, protect: bool
+) -> None:
+    graph = build(
+        lambda: DeviceFleet("fleet", fleet_args(devices=2, protect=protect)).stack_outputs(),
+        preview=preview,
+    )
+    kept = [
+        "fleet-group",
+        "fleet-logs-device-registry-events-log",
+        "fleet-logs-job-events-log",
+        "fleet-logs-thing-group-events-log",
+        "fleet-policy",
+        "fleet-ring-broad",
+        "fleet-ring-canary",
+        "fleet-type",
+    ]
+    assert sorted(r.name for r in graph if r.protect) == kept * protect
+    assert sorted(r.name for r in graph if r.retain_on_delete) == kept * protect
 
 
 def test_what_is_left_out_has_the_safe_default() -> None:

@@ -42,6 +42,16 @@ def test_each_kind_of_event_has_a_log_group_named_with_fleet_and_suffix() -> Non
     }
 
 
+@pytest.mark.parametrize("protect", [False, True])
+def test_evidence_is_kept_where_the_stack_is_protected(protect: bool) -> None:
+    graph = build(
+        lambda: {"groups": EventLogs("logs", context(protect=protect)).group_names["job-events"]}
+    )
+    kept = sorted(f"logs-{events}-log" for events in EVENT_LOGS) * protect
+    assert sorted(r.name for r in graph if r.protect) == kept
+    assert sorted(r.name for r in graph if r.retain_on_delete) == kept
+
+
 def test_the_routes_fill_the_log_groups() -> None:
     role = f"arn:aws:iam::123456789012:role/{P}-event-logs"
     assert {rule.name: rule.inputs for rule in made().of("TopicRule")} == {

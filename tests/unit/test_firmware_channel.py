@@ -42,6 +42,8 @@ KEPT = [
     "channel-bucket-policy",
     "channel-bucket-public-access",
     "channel-bucket-versioning",
+    "channel-controller-role",
+    "channel-signing-alias-1",
     "channel-signing-key-1",
 ]
 
@@ -76,12 +78,10 @@ def test_a_channel_is_bucket_image_manifest_key_roles_controller_and_monitoring(
             "channel-artifact",
             "channel-bucket-lifecycle",
             "channel-controller",
-            "channel-controller-role",
             "channel-manifest",
             "channel-monitoring",
             "channel-presign-rights",
             "channel-presign-role",
-            "channel-signing-alias-1",
         ]
     )
 
@@ -156,11 +156,12 @@ def test_nothing_under_firmware_expires() -> None:
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_with_protect_bucket_and_key_are_protected_and_kept(preview: bool) -> None:
+def test_with_protect_bucket_keys_role_and_log_are_protected_and_kept(preview: bool) -> None:
     graph = made(preview=preview)
-    assert sorted(resource.name for resource in graph if resource.protect) == KEPT
+    kept = sorted([*KEPT, "channel-controller-log"])
+    assert sorted(resource.name for resource in graph if resource.protect) == kept
     assert sorted(resource.name for resource in graph if resource.retain_on_delete) == sorted(
-        [*KEPT, "channel-artifact"]
+        [*kept, "channel-artifact"]
     )
     assert graph["channel-bucket"].inputs["forceDestroy"] is False, (
         "a protected bucket is never emptied"

@@ -42,6 +42,9 @@ WILDCARDS = {
     r"arn:aws:iot:[^:]+:[^:]+:thinggroup/.+-stable-rollback-\*": (
         "the channel's rollback groups, made by a rollback"
     ),
+    r"arn:aws:iot:[^:]+:[^:]+:thinggroup/iot-fleet-[0-9a-f]{8}-\*": (
+        "who is in one of the fleet's groups, a ring's that has left the stack, too"
+    ),
     r"arn:aws:iot:[^:]+:[^:]+:thing/\*": (
         "devices, which may have any name; AWS checks the group that they join as well, and the"
         " other calls only read"
@@ -60,14 +63,18 @@ ONLY_ANYWHERE = {
 }
 
 PROTECTED = {
-    "aws:kms/key:Key",
-    "aws:s3/bucket:Bucket",
-    "aws:s3/bucketOwnershipControls:BucketOwnershipControls",
-    "aws:s3/bucketPolicy:BucketPolicy",
-    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
-    "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
-    "aws:s3/bucketVersioning:BucketVersioning",
-    "random:index/randomId:RandomId",
+    # name of a resource that a protected stack protects and keeps: what it holds
+    r"fleet-suffix": "every name",
+    r"fleet-group": "the rings",
+    r"fleet-ring-.+": "which devices are in the ring",
+    r"fleet-type": "what kind of thing each device is; AWS deletes none that is in use",
+    r"fleet-policy": "what every device may do",
+    r"fleet-logs-(job-events|device-registry-events|thing-group-events)-log": "evidence",
+    r"channel-bucket": "images, memory and orders",
+    r"channel-bucket-(encryption|ownership|policy|public-access|versioning)": "guards the bucket",
+    r"channel-signing-(key|alias)-.+": "what devices believe",
+    r"channel-controller-role": "whom the key's policy names, by an id that no other role has",
+    r"channel-controller-log": "evidence",
 }
 
 
@@ -218,12 +225,53 @@ def test_queues_are_encrypted_and_topics_hold_no_secret(stack: str) -> None:
 
 def test_what_cannot_be_made_again_is_protected_and_kept(stack: str) -> None:
     graph, protect = whole(stack), setting(stack, "protect")
-    assert {r.type for r in graph if r.protect} == (PROTECTED if protect else set())
-    assert {r.type for r in graph if r.retain_on_delete and r.name != "channel-artifact"} == (
-        PROTECTED if protect else set()
+    kept = {r.name for r in graph if any(re.fullmatch(name, r.name) for name in PROTECTED)}
+    assert {r.name for r in graph if r.protect} == (kept if protect else set())
+    assert {r.name for r in graph if r.retain_on_delete} - {"channel-artifact"} == (
+        kept if protect else set()
     )
-    assert [r.name for r in graph if r.type in PROTECTED and bool(r.protect) != protect] == []
+    for name in PROTECTED:
+        assert any(re.fullmatch(name, found) for found in kept), f"{name} is nowhere"
     assert [bucket.inputs["forceDestroy"] for bucket in graph.of("Bucket")] == [not protect]
+
+
+def test_no_kind_of_what_holds_something_is_forgotten(stack: str) -> None:
+    """Whatever is of a kind that holds devices, rights, keys, images or evidence is in the table,
+    or here, with why not."""
+    holding = {
+        "Bucket",
+        "Key",
+        "Alias",
+        "LogGroup",
+        "Policy",
+        "ThingGroup",
+        "ThingType",
+        "RandomId",
+    }
+    assert [
+        r
+        for r in whole(stack)
+        if r.type.rpartition(":")[2] in holding
+        and not any(re.fullmatch(name, r.name) for name in PROTECTED)
+    ] == []
+
+
+def test_what_an_ordinary_change_removes_is_never_protected(stack: str) -> None:
+    """A device, the ring it is in, a recipient, an alarm's rule, a ring's guard, account settings
+    that are handed to another stack."""
+    ordinary = {
+        "Certificate",
+        "EventConfigurations",
+        "IndexingConfiguration",
+        "Invocation",
+        "PolicyAttachment",
+        "Thing",
+        "ThingGroupMembership",
+        "ThingPrincipalAttachment",
+        "TopicSubscription",
+    }
+    found = [r for r in whole(stack) if r.type.rpartition(":")[2] in ordinary]
+    assert [r for r in found if r.protect or r.retain_on_delete] == []
 
 
 def test_what_every_release_replaces_is_never_protected(stack: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -25,6 +27,7 @@ ROOMS = (
     "device",
     "ops",
     "sandbox",
+    "package",
     "__main__",
 )
 """The product's parts: folders of Python, and the program."""
@@ -37,7 +40,8 @@ PACKAGES: dict[str, set[str]] = {
     "forecast": {"rich"},
     "device": {"awscrt", "awsiot", "cryptography"},
     "ops": {"boto3", "botocore", "rich"},
-    "sandbox": {"botocore", "ministack", "pulumi", "rich", "yaml"},
+    "sandbox": {"botocore", "h11", "hypercorn", "ministack", "pulumi", "rich"},
+    "package": {"pulumi"},
     "__main__": {"pulumi"},
 }
 """What each room may import beside the standard library and the rooms that its arrows reach."""
@@ -258,7 +262,9 @@ def test_operating_needs_no_sandbox_and_no_pulumi() -> None:
 
 def targets() -> dict[str, str]:
     """The commands of the Makefile with their descriptions, as a bare `make` lists them."""
-    return dict(re.findall(r"^([a-z]+):.*?## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return dict(
+        re.findall(r"^([a-z-]+):.*?## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -274,13 +280,13 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
 def test_make_alone_lists_the_commands() -> None:
     listed = make()
     assert (listed.returncode, listed.stderr) == (0, "")
-    assert re.findall(r"^  make (\w+)", listed.stdout, re.MULTILINE) == list(targets())
+    assert re.findall(r"^  make ([\w-]+)", listed.stdout, re.MULTILINE) == list(targets())
     assert {"up", "test", "down", "status", "release", "preview", "lint", "bench"} <= set(targets())
 
 
 def test_the_readme_tells_the_commands_that_are_there() -> None:
     text = (ROOT / "README.md").read_text()
-    rows = set(re.findall(r"^\|\s*`make (\w+)", text, re.MULTILINE))
+    rows = set(re.findall(r"^\|\s*`make ([\w-]+)", text, re.MULTILINE))
     assert rows >= {
         "up",
         "test",
@@ -291,8 +297,8 @@ def test_the_readme_tells_the_commands_that_are_there() -> None:
         "lint",
         "bench",
     }, "the README's table lacks commands"
-    told = set(re.findall(r"`make (\w+)", text)) | set(
-        re.findall(r"^(?:\$ )?make (\w+)", text, re.MULTILINE)
+    told = set(re.findall(r"`make ([\w-]+)", text)) | set(
+        re.findall(r"^(?:\$ )?make ([\w-]+)", text, re.MULTILINE)
     )
     assert told <= set(targets()), (
         f"the README tells commands that are not there: {sorted(told - set(targets()))}"
@@ -338,9 +344,38 @@ def test_a_python_too_old_is_named_in_one_line(tmp_path: Path) -> None:
 def test_what_ci_runs_can_be_run() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    commands = [line for line in script.read_text().splitlines() if line.startswith("make ")]
-    assert commands == ["make lint", "make test"]
-    assert "set -euo pipefail" in script.read_text()
+    text = script.read_text()
+    assert re.findall(r"\bmake [a-z-]+", text) == ["make lint", "make test", "make test-engine"]
+    assert "set -euo pipefail" in text
+
+
+def test_ci_goes_on_without_a_pulumi_cli_beside_the_checkout(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci/run", checkout / ".ci/run")
+    (checkout / "Makefile").write_text(
+        "lint test test-engine:\n\t@echo $@ by $$(command -v pulumi)\n"
+    )
+
+    def said() -> list[str]:
+        done = subprocess.run(
+            [checkout / ".ci/run"], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        return done.stdout.splitlines()[2:]
+
+    assert said() == ["engine: not run"]
+    tools = tmp_path / "shared/tools/engine"
+    tools.mkdir(parents=True)
+    for name, text in (("engine", f"#!/bin/sh\necho {tools}\n"), ("pulumi", "#!/bin/sh\n")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    assert said() == [f"test-engine by {tools}/pulumi"]
+
+
+def test_every_folder_of_tests_is_run() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == {*settings["testpaths"], "tests/engine"}
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:

@@ -51,6 +51,8 @@ def test_it_is_a_function_its_rights_and_three_wakes(preview: bool) -> None:
         "controller-jobs-end",
         "controller-log",
         "controller-rights",
+        "controller-ring-broad",
+        "controller-ring-canary",
         "controller-stopped-jobs",
         "controller-stopped-jobs-permission",
         "controller-tick",
@@ -245,6 +247,26 @@ def test_a_destroy_stops_the_wakes_then_ends_the_jobs_then_removes_the_rest(prev
         assert "controller-jobs-end" in graph.before(wake), (
             f"{wake} would wake the controller after it ended the jobs"
         )
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_ring_that_leaves_asks_the_controller_before_its_group_goes(preview: bool) -> None:
+    """AWS deletes a group whoever is in it. A function that does not know the ring any more is
+    there before, and after."""
+    graph = made(preview=preview)
+    for ring in ("canary", "broad"):
+        guard = graph[f"controller-ring-{ring}"]
+        assert guard.inputs == {
+            "functionName": f"{P}-stable-controller",
+            "lifecycleScope": "CRUD",
+            "input": json.dumps({"ring": ring}),
+        }
+        assert {"device", "controller-function", "controller-rights"} <= graph.before(guard.name)
+
+
+def test_a_channel_guards_no_groups_of_another_stack() -> None:
+    graph = build(lambda: {"name": make_controller(of_this_stack=False).function_name})
+    assert [r.name for r in graph.of("Invocation")] == ["controller-jobs-end"]
 
 
 def test_the_rule_that_a_destroy_removes_first_is_the_one_that_the_function_asks_for() -> None:

@@ -60,8 +60,8 @@ def runs_pulumi(job: dict[str, Any]) -> dict[str, Any] | None:
     return next((step["with"] for step in job["steps"] if step.get("uses") == PULUMI), None)
 
 
-def test_there_are_the_three_workflows() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy", "preview"]
+def test_there_are_the_four_workflows() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy", "engine", "preview"]
     assert [str(path.parent.name) for path in ACTIONS] == ["pulumi"]
 
 
@@ -156,6 +156,18 @@ def test_the_checks_are_those_that_anyone_can_run() -> None:
     check = workflow("ci")["jobs"]["check"]
     assert [step["run"] for step in check["steps"] if "run" in step] == [".ci/run"]
     assert check["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
+
+
+def test_deployments_are_tried_with_the_cli_that_deploys_and_without_a_role() -> None:
+    engine = workflow("engine")
+    assert engine["on"] == workflow("ci")["on"]
+    (job,) = engine["jobs"].values()
+    assert "environment" not in job
+    (cli,) = [step for step in job["steps"] if step.get("uses", "").startswith("pulumi/actions@")]
+    deploying = (ROOT / ".github/actions/pulumi/action.yml").read_text()
+    assert list(cli["with"]) == ["pulumi-version"], "it installs, and runs nothing"
+    assert f"pulumi-version: {cli['with']['pulumi-version']}\n" in deploying
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make test-engine"]
 
 
 def test_a_pull_request_shows_every_stack_and_changes_none() -> None:
