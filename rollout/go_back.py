@@ -194,7 +194,8 @@ def _follow(run: Run, back: WayBack, offer: Offer, *, is_new: bool) -> None:
         offers = tuple(o for o in run.state.offers if source_of(run, o) not in back_from)
         run.update(way_back=replace(back, done_at=run.now), offers=offers)
         run.tell("rolled-back", "every exposed device reported back", version=version)
-    elif run.waiting.kind in QUIET:
+    elif run.waiting.kind in QUIET and run.state.candidate is None:
+        # what holds a candidate is not hidden: only a person may be able to end it
         text = (
             f"exposed devices return to {version}: {returning.back} of {returning.exposed} are back"
         )

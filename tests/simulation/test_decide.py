@@ -263,6 +263,34 @@ def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry
     assert fleet.versions() == {"1.3.0"}
 
 
+def test_a_way_back_does_not_hide_that_the_stack_file_names_what_is_refused() -> None:
+    fleet = world()
+    victims = {d.name for d in fleet.in_ring("canary")}
+    fleet.bad_on = {"1.2.0": victims}
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(2)
+    for name in victims:
+        fleet.devices[name].online = False
+    fleet.run(3)
+    assert offered_back(fleet)
+    fleet.manifest = manifest("1.3.0")
+    fleet.run(2)
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(5)
+    assert fleet.state.candidate is not None
+    assert (fleet.state.candidate.firmware, fleet.state.waiting.kind) == (
+        firmware("1.3.0"),
+        "coverage",
+    )
+    for name in victims:
+        fleet.devices[name].online = True
+        fleet.devices[name].sequence = fleet.state.sequence  # they took 1.3.0 first
+        fleet.devices[name].runs = firmware("1.3.0")
+    fleet.run(10)
+    assert fleet.state.waiting.kind == "refused", "1.3.0 passes no ring while that stands there"
+    assert needs_a_person(fleet.state.waiting.kind)
+
+
 def offered_back(fleet: World) -> int:
     offer = fleet.state.returning()
     assert offer is not None
