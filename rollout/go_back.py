@@ -232,10 +232,10 @@ def is_overtaken(state: State, offer: Offer) -> bool:
 
 
 def _tell_no_way_back(run: Run, exposing: list[Offer]) -> None:
-    stuck = [o for o in exposing if run.state.standing(o.sha256) == "refused"]
+    stuck = [o for o in exposing if find_fate(run, o) is Fate.STAYS]
     if stuck and run.waiting.kind in QUIET:
         versions = ", ".join(dict.fromkeys(str(o.firmware.version) for o in stuck))
-        text = f"devices run {versions}, which is refused, and there is no way back"
+        text = f"devices run {versions}, which was taken back, and there is no way back"
         run.waiting = Waiting(kind="no-way-back", text=text)
 
 

@@ -203,6 +203,20 @@ def test_forbidden_rollback_halts() -> None:
     assert not fleet.live("canary", "1.2.0")
 
 
+def test_a_one_way_release_that_git_took_back_leaves_nobody_in_silence() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0", gate=replace(GATE, approval=True), rollback="forbidden")
+    fleet.run(8)
+    assert "1.2.0" in fleet.versions()
+    fleet.manifest = manifest("1.1.0")
+    fleet.run(3)
+    assert fleet.state.halt is not None
+    fleet.orders = Orders(resume=ResumeOrder(halt=fleet.state.halt.id, order=ORDER))
+    fleet.run(5)
+    assert "1.2.0" in fleet.versions(), "there is no way back"
+    assert fleet.state.waiting.kind == "no-way-back"
+
+
 def test_a_failed_rollback_is_said_aloud_until_somebody_retries() -> None:
     fleet = world()
     victim = fleet.in_ring("canary")[0]
