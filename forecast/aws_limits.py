@@ -16,7 +16,7 @@ from rollout.job_document import (
     release_statement,
 )
 from rollout.jws import RELEASE_TYPE, compact_jws, signing_input
-from rollout.names import CONTROLLER_SECONDS, PLACED_A_MINUTE, ROLLBACK, Names
+from rollout.names import PLACED_A_SECOND, ROLLBACK, Names
 from rollout.release import Manifest
 
 WRITES_AN_UPDATE = 7
@@ -46,7 +46,6 @@ def check_limits(
     job_id = len(names.job(longest_ring, HIGHEST_SEQUENCE))
     document = document_size(manifest)
     jobs = max(course.most_jobs for course in courses)
-    enrolling, limit = PLACED_A_MINUTE / 100, CONTROLLER_SECONDS
     writes = round(max(course.most_begun for course in courses) * WRITES_AN_UPDATE / 60, 1)
     found = [
         ("devices reached a minute", rate, 1000, "CreateJob maximumPerMinute; quota L-026DF298"),
@@ -58,7 +57,7 @@ def check_limits(
         ("targets of a job", 1, 100, "CreateJob targets; AssociateTargetsWithJob"),
         ("jobs of the channel at once", jobs, 500, "concurrent jobs; quota L-FBF5CD89"),
         ("groups of a device: ring, rollback", 2, 10, "thing groups per thing, 2020 limits page"),
-        ("seconds to enrol a run's devices", enrolling, limit, "AddThingToThingGroup 100/s"),
+        ("devices a second put into a way back", PLACED_A_SECOND, 100, "AddThingToThingGroup"),
         (
             "device requests a second in the busiest minute",
             *(writes, 200, "jobs data plane writes, 2020 limits page"),

@@ -12,9 +12,9 @@ from forecast.simulated_fleet import SimulatedFleet
 from forecast.simulated_job import SimulatedJob
 from rollout import actions as act
 from rollout.decide import decide
-from rollout.gates import ROLLBACK_PATIENCE
+from rollout.gates import find_deadline, find_patience_end
 from rollout.ledger import mark_made
-from rollout.names import PLACED_A_MINUTE, Names
+from rollout.names import Names
 from rollout.observed import Alarm, Observed, Returning
 from rollout.orders import ApprovalOrder, Order, Orders, RollbackOrder, is_approved
 from rollout.release import Firmware, Manifest
@@ -242,14 +242,13 @@ class Simulation:
         """Minutes in which the controller, a person or an alarm acts."""
         state, minute = self.state, self.fleet.minute
         times = [state.waiting.until]
-        if state.way_back and state.way_back.is_open:
-            late = state.way_back.started_at + ROLLBACK_PATIENCE
+        if state.open_way_back:
             exposed = self._look_at_way_back().exposed
-            times += [late, late + 60 * exposed / PLACED_A_MINUTE]
+            times.append(find_patience_end(state.open_way_back.started_at, exposed))
         for offer in state.wanted("prove"):
             ring = self.manifest.ring(offer.ring)
-            if ring and ring.gate.deadline_minutes is not None and offer.phase is Phase.PROVING:
-                times.append(offer.made_at + ring.gate.deadline_minutes * 60)
+            if ring and offer.phase is Phase.PROVING:
+                times.append(find_deadline(ring.gate, offer))
         # the first run of the controller at or after each of them
         yield from (ceil((at - self.start) / 60) for at in times if at and at > self.now)
         for at in (self._alarm_at(), self._rollback_ordered_at()):

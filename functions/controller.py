@@ -291,7 +291,6 @@ class Controller:
         groups: frozenset[int],
     ) -> Observed:
         """Everything that the decision needs, for this state."""
-        back = state.way_back if state.way_back and state.way_back.is_open else None
         names = {self.names.job(o.ring, o.sequence): o for o in state.offers}
         # what is over stays as it was: a thousand superseded releases cost nothing
         followed = [name for name, o in names.items() if o.phase is not Phase.ENDED]
@@ -312,7 +311,7 @@ class Controller:
             ring_groups=frozenset(self.setup.ring_groups),
             is_fleet_empty=state.last_good is None and not self._has_devices(),
             groups=groups,
-            returning=self._returning(state) if back else Returning(),
+            returning=self._returning(state),
         )
 
     def _has_devices(self) -> bool:
@@ -321,7 +320,7 @@ class Controller:
         return any(some_things(self.channel.clients, group, 1) for group in names)
 
     def _returning(self, state: State) -> Returning:
-        back, offer = state.way_back, state.returning()
+        back, offer = state.open_way_back, state.returning()
         if back is None:
             return Returning()
         own = self.names.job(ROLLBACK, offer.sequence) if offer else ""
@@ -333,8 +332,7 @@ class Controller:
         good, candidate = state.last_good, state.candidate
         wanted = manifest.firmware if manifest and manifest.firmware != good else None
         out = candidate.firmware if candidate else None
-        is_back = state.way_back is not None and state.way_back.is_open
-        if not (wanted or out or is_back):
+        if not (wanted or out or state.open_way_back):
             return {}
         found = {}
         for firmware in (wanted, out, good):
@@ -466,7 +464,7 @@ class Controller:
     def _look_ahead(self, state: State, manifest: Manifest | None) -> dict[str, Any]:
         """Looks at a few devices, whether they could go back; at none while devices do, whose calls
         come first. What it meets fails no run: a release does not wait for it."""
-        if state.way_back and state.way_back.is_open:
+        if state.open_way_back:
             return {}
         current = state.candidate.manifest if state.candidate else manifest
         try:

@@ -73,8 +73,8 @@ def own_job(channel: Channel, state: State) -> str | None:
 
 def look_back(channel: Channel, state: State, jobs: Mapping[str, Job]) -> Observed:
     """What the controller sees of the way back that is open: one read, beside the jobs."""
-    back = state.way_back
-    if back is None or not back.is_open:
+    back = state.open_way_back
+    if back is None:
         return Observed(jobs=jobs)
     worker = WayBackWorker(channel.clients, channel.names, channel.bucket, ring_groups={})
     own = own_job(channel, state) or ""

@@ -60,7 +60,6 @@ def _describe_pardon(command: Command, state: State, sha256: str, release: Relea
         lines.append(f"The stack file names it: ring {ring} starts it as soon as that may start.")
     else:
         lines.append("Nothing starts by this: the stack file may name it again.")
-    back = state.way_back
-    if back and back.is_open:
+    if state.open_way_back:
         lines.append("Devices that are on their way back still go back.")
     return lines

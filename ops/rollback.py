@@ -150,8 +150,8 @@ def _describe_last_good_return(
 
 def _check_no_way_back(command: Command, state: State) -> None:
     """Raises OpsError while devices are on their way back, and none has failed to."""
-    back, channel = state.way_back, command.channel
-    if back is None or not back.is_open:
+    back, channel = state.open_way_back, command.channel
+    if back is None:
         return
     own = own_job(channel, state)
     observed = look_back(channel, state, channel.jobs.get_all([own] if own else []))

@@ -49,8 +49,8 @@ def waive(command: Command, name: str) -> None:
 
 
 def _open_way_back(state: State) -> WayBack:
-    back = state.way_back
-    if back is None or not back.is_open:
+    back = state.open_way_back
+    if back is None:
         raise OpsError("no rollback is running: there is nobody to waive")
     return back
 

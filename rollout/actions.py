@@ -63,7 +63,7 @@ def list_actions(state: State, observed: Observed, names: Names) -> list[Action]
     strays = [names.job(stray.ring, stray.sequence) for stray in observed.strays]
     unwanted = [*live, *strays, *sorted(observed.foreign)]
     found: list[Action] = [Cancel(job=name) for name in unwanted if name not in wanted]
-    back = state.way_back if state.way_back and state.way_back.is_open else None
+    back = state.open_way_back
     for name, offer in wanted.items():
         has_group = groups is None or offer.ring in groups or offer.ring == ROLLBACK
         is_made = name in jobs or name in observed.unread

@@ -37,13 +37,6 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """The ring shows that the release is bad."""
-
-    why: str
-
-
-@dataclass(frozen=True)
 class Passed:
     """The ring has proved the release."""
 
@@ -63,8 +56,7 @@ class Seen:
 
 
 def measure(gate: Gate, counts: Counts, *, limit: FailureLimit | None = None) -> list[Measure]:
-    """The ring's figures: every rule about numbers of devices is here, and only here. Shares are
-    compared exactly."""
+    """The ring's figures beside what its gate asks of them. Shares are compared exactly."""
     return [
         Measure(
             name="failing",
@@ -242,6 +234,12 @@ def judge_ring(
 # The way back
 
 
+def find_patience_end(started_at: float, exposed: int) -> float:
+    """When whoever of so many devices has not returned is lost, not late (seconds since 1970):
+    PLACED_A_MINUTE are put into the group at a time."""
+    return started_at + ROLLBACK_PATIENCE + 60 * exposed / PLACED_A_MINUTE
+
+
 def count_not_back(
     returning: Returning, counts: Counts, *, started_at: float, is_overtaken: bool, now: float
 ) -> int:
@@ -249,14 +247,12 @@ def count_not_back(
 
     Those that AWS would not have in its group, and whoever failed, timed out or answered REJECTED
     (unless a newer release overtook it): whoever is in the group was exposed and has to come back.
-    After ROLLBACK_PATIENCE also whoever has not answered (an exposed device was online when the
+    After `find_patience_end` also whoever has not answered (an exposed device was online when the
     release reached it), or is not in the group yet; and one for those whom nobody can name.
     """
     answered_badly = counts.failing + (0 if is_overtaken else counts.rejected)
     found = returning.refused + max(0, answered_badly - returning.open_waived)
-    since = started_at + ROLLBACK_PATIENCE
-    placing = 60 * returning.exposed / PLACED_A_MINUTE  # so many are placed a minute
-    if now >= since + placing:
+    if now >= find_patience_end(started_at, returning.exposed):
         found += max(0, counts.open - max(0, returning.open_waived - answered_badly))
         found += returning.unplaced + (1 if returning.is_unknown else 0)
     return found

@@ -14,6 +14,7 @@ from rollout.ledger import (
     halt,
     halt_reason,
     make_offer,
+    next_sequence,
     open_exposures,
     plan_of,
     refuse_digest,
@@ -24,7 +25,7 @@ from rollout.names import ROLLBACK, Names
 from rollout.observed import Counts, Observed
 from rollout.orders import waived_things
 from rollout.release import Firmware
-from rollout.state import Candidate, Offer, Phase, State, WayBack
+from rollout.state import KEPT_TEXT, Candidate, Offer, Phase, State, WayBack
 from rollout.waiting import Waiting
 
 QUIET = frozenset({"nothing", "refused"})
@@ -65,7 +66,7 @@ def follow_way_back(run: Run) -> None:
     """Opens a way back for whoever must return, says how it goes, and when everybody is back."""
     _waive_sources(run)
     state, good = run.state, run.state.last_good
-    back = state.way_back if state.way_back and state.way_back.is_open else None
+    back = state.open_way_back
     known = set(back.sources) if back else set()
     exposing = [o for o in open_exposures(state) if source_of(run, o) not in known]
     new = [o for o in exposing if find_fate(run, o) is Fate.RETURNS]
@@ -86,8 +87,8 @@ def follow_way_back(run: Run) -> None:
 
 def _waive_sources(run: Run) -> None:
     """A person said that whom a job exposed need not come back: nobody can list them any more."""
-    back = run.state.way_back
-    if back is None or not back.is_open:
+    back = run.state.open_way_back
+    if back is None:
         return
     waived = set(waived_things(run.observed.orders, back.group))
     sources = tuple(source for source in back.sources if source.job not in waived)
@@ -133,18 +134,17 @@ def _open_or_extend(run: Run, back: WayBack | None, new: list[Offer]) -> WayBack
         back = replace(
             back,
             sources=(*back.sources, *sources),
-            failed=", ".join(failed)[:300],
+            failed=", ".join(failed)[:KEPT_TEXT],
             started_at=run.now,
         )
     else:
         back = WayBack(
-            group=max(run.state.sequence + 1, int(run.now)),
+            group=next_sequence(run),
             sources=sources,
-            failed=", ".join(versions)[:300],
+            failed=", ".join(versions)[:KEPT_TEXT],
             reason=new[-1].why,
             started_at=run.now,
         )
-        run.update(sequence=back.group)
     run.update(way_back=back)
     good = run.state.last_good
     if good:
@@ -204,8 +204,8 @@ def _follow(run: Run, back: WayBack, offer: Offer, *, is_new: bool) -> None:
 
 def count_left_behind(state: State, observed: Observed, names: Names, now: float) -> int:
     """Devices that the way back could not bring back so far."""
-    back, offer = state.way_back, state.returning()
-    if back is None or offer is None or not back.is_open:
+    back, offer = state.open_way_back, state.returning()
+    if back is None or offer is None:
         return 0
     job = observed.jobs.get(names.job(offer.ring, offer.sequence))
     return gates.count_not_back(
@@ -219,8 +219,8 @@ def count_left_behind(state: State, observed: Observed, names: Names, now: float
 
 def has_failed(state: State, names: Names) -> bool:
     """Whether devices are on their way back, or should be, from a release that was refused."""
-    back = state.way_back
-    jobs = {source.job for source in back.sources} if back and back.is_open else set()
+    back = state.open_way_back
+    jobs = {source.job for source in back.sources} if back else set()
     returning = [o for o in state.offers if names.job(o.ring, o.sequence) in jobs]
     return any(_is_refused(state, o) for o in (*returning, *open_exposures(state)))
 
@@ -252,8 +252,7 @@ def provide_rings(run: Run) -> None:
     if run.manifest:
         gone = [o for o in kept if o.ring not in rings]
         end_offers(run, gone, "the stack file has no such ring any more")
-    back = state.way_back
-    if halt_reason(run) and not (back and back.is_open):
+    if halt_reason(run) and state.open_way_back is None:
         return
     for ring in rings:
         if run.has_group(ring) and not _is_served(run, ring):

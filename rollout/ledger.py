@@ -91,7 +91,7 @@ def make_offer(
     limit: FailureLimit | None = None,
 ) -> Offer:
     """Stores a new offer, under a sequence of its own; its job is made after that."""
-    sequence = max(run.state.sequence + 1, int(run.now))
+    sequence = next_sequence(run)
     offer = Offer(
         ring=ring,
         sequence=sequence,
@@ -102,8 +102,14 @@ def make_offer(
         limit=limit or FailureLimit(),
         image=run.observed.images.get(firmware.key),
     )
-    run.update(sequence=sequence, offers=(*run.state.offers, offer))
+    run.update(offers=(*run.state.offers, offer))
     return offer
+
+
+def next_sequence(run: Run) -> int:
+    """A number higher than every earlier one of the channel; it is given."""
+    run.update(sequence=max(run.state.sequence + 1, int(run.now)))
+    return run.state.sequence
 
 
 def change_offer(run: Run, offer: Offer, **changes: object) -> Offer:
@@ -189,11 +195,9 @@ def _follow_end(run: Run, offer: Offer, job: Job | None) -> None:
 def _make_anew(run: Run, offer: Offer) -> None:
     """Its job was never seen: it was never made, or somebody deleted it. An id is never asked for
     twice."""
-    others = tuple(o for o in run.state.offers if o.sequence != offer.sequence)
-    run.update(offers=others)
-    sequence = max(run.state.sequence + 1, int(run.now))
-    again = replace(offer, sequence=sequence, made_at=run.now)
-    run.update(sequence=sequence, offers=(*run.state.offers, again))
+    others = (o for o in run.state.offers if o.sequence != offer.sequence)
+    again = replace(offer, sequence=next_sequence(run), made_at=run.now)
+    run.update(offers=(*others, again))
 
 
 def _adopt_strays(run: Run) -> None:
@@ -222,17 +226,8 @@ def _tell_foreign(run: Run) -> None:
 # Releases
 
 
-def set_standing(
-    run: Run, firmware: Firmware, standing: Standing, why: str = "", version: Version | None = None
-) -> None:
-    release = Release(
-        version=version or firmware.version,
-        standing=standing,
-        why=why[:KEPT_TEXT],
-        at=run.now,
-        one_way=_is_one_way(run, firmware.sha256),
-    )
-    run.update(releases={**run.state.releases, firmware.sha256: release})
+def set_standing(run: Run, firmware: Firmware, standing: Standing, why: str = "") -> None:
+    _stand(run, firmware.sha256, standing, why, firmware.version)
 
 
 def set_one_way(run: Run, firmware: Firmware, *, one_way: bool) -> None:
@@ -243,22 +238,18 @@ def set_one_way(run: Run, firmware: Firmware, *, one_way: bool) -> None:
         run.update(releases={**run.state.releases, firmware.sha256: changed})
 
 
-def _is_one_way(run: Run, sha256: str) -> bool:
-    known = run.state.releases.get(sha256)
-    return known is not None and known.one_way
-
-
 def refuse_digest(run: Run, sha256: str, why: str) -> None:
     """From now on this image is never offered, whatever it is called."""
-    known = run.state.releases.get(sha256)
-    version = known.version if known else None
-    release = Release(
-        version=version,
-        standing="refused",
-        why=why[:KEPT_TEXT],
-        at=run.now,
-        one_way=_is_one_way(run, sha256),
-    )
+    _stand(run, sha256, "refused", why)
+
+
+def _stand(
+    run: Run, sha256: str, standing: Standing, why: str, version: Version | None = None
+) -> None:
+    """What else is known of the release stays."""
+    known = run.state.releases.get(sha256) or Release(standing=standing, at=run.now)
+    version = version or known.version
+    release = replace(known, version=version, standing=standing, why=why[:KEPT_TEXT], at=run.now)
     run.update(releases={**run.state.releases, sha256: release})
 
 
@@ -337,7 +328,7 @@ def trim(run: Run) -> None:
     """Forgets what cannot matter any more: offers that are over and exposed nobody who is still
     out, and releases beyond KEPT_RELEASES."""
     state = run.state
-    back = state.way_back if state.way_back and state.way_back.is_open else None
+    back = state.open_way_back
     tracked = {source.job for source in back.sources} if back else set()
     exposing = {o.sequence for o in open_exposures(state)}
     acceptable = _firmware(state)

@@ -22,8 +22,8 @@ KEPT_TEXT = 300
 """Characters that the state keeps of any sentence."""
 
 STALE = 30.0
-"""Seconds after which an offer whose job was never seen is made under a new sequence: an id is
-asked for in one run only, so that a job that somebody deleted is not made again."""
+"""Seconds after which an offer whose job was never seen is made under a new sequence, so that a job
+that somebody deleted is not made again. Until then every run asks for the same id."""
 
 
 class Phase(StrEnum):
@@ -325,13 +325,17 @@ class State:
         """The wanted offer of the way back that is open."""
         return next((o for o in self.wanted("return") if o.ring == ROLLBACK), None)
 
+    @property
+    def open_way_back(self) -> WayBack | None:
+        return self.way_back if self.way_back and self.way_back.is_open else None
+
     # What the ledger means
 
     def ring_phase(self, ring: str) -> RingPhase:
-        proof, back, candidate = self.proof(ring), self.way_back, self.candidate
+        proof, back, candidate = self.proof(ring), self.open_way_back, self.candidate
         if proof:
             return RingPhase.PASSED if proof.phase is Phase.PASSED else RingPhase.PROVING
-        if back and back.is_open and any(source.ring == ring for source in back.sources):
+        if back and any(source.ring == ring for source in back.sources):
             return RingPhase.GOING_BACK
         if candidate:
             return RingPhase.WITHDRAWN if self.withdrawn(ring) else RingPhase.WAITING
@@ -344,7 +348,7 @@ class State:
 
     @property
     def channel_phase(self) -> ChannelPhase:
-        if self.way_back and self.way_back.is_open:
+        if self.open_way_back:
             return ChannelPhase.RETURNING
         if self.halt or self.waiting.kind == "halted":
             return ChannelPhase.HALTED

@@ -252,7 +252,8 @@ def test_an_exposed_device_that_never_answers_is_lost_after_an_hour_and_may_stil
     assert fleet.versions() == {"1.1.0"}
 
 
-def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry() -> None:
+def away_on_a_bad_release() -> tuple[World, set[str]]:
+    """A canary that went offline with 1.2.0, which was stopped, and its devices."""
     fleet = world()
     victims = {d.name for d in fleet.in_ring("canary")}
     fleet.bad_on = {"1.2.0": victims}
@@ -261,13 +262,23 @@ def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry
     for name in victims:
         fleet.devices[name].online = False
     fleet.run(3)
+    return fleet, victims
+
+
+def return_on_the_newer(fleet: World, victims: set[str]) -> None:
+    """They come back, and took 1.3.0 before the way back."""
+    for name in victims:
+        fleet.devices[name].online = True
+        fleet.devices[name].sequence = fleet.state.sequence
+        fleet.devices[name].runs = firmware("1.3.0")
+
+
+def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry() -> None:
+    fleet, victims = away_on_a_bad_release()
     sequence = offered_back(fleet)
     fleet.manifest = manifest("1.3.0", gate=replace(GATE, soak_minutes=10))
     fleet.run(2)
-    for name in victims:
-        fleet.devices[name].online = True
-        fleet.devices[name].sequence = fleet.state.sequence  # they took 1.3.0 first
-        fleet.devices[name].runs = firmware("1.3.0")
+    return_on_the_newer(fleet, victims)
     fleet.run(3)
     assert fleet.state.waiting.kind != "rollback-failed", (
         "who runs the newer release rightly rejects the way back"
@@ -278,14 +289,7 @@ def test_a_newer_release_overtakes_a_rollback_and_is_not_taken_back_by_its_retry
 
 
 def test_a_way_back_does_not_hide_that_the_stack_file_names_what_is_refused() -> None:
-    fleet = world()
-    victims = {d.name for d in fleet.in_ring("canary")}
-    fleet.bad_on = {"1.2.0": victims}
-    fleet.manifest = manifest("1.2.0")
-    fleet.run(2)
-    for name in victims:
-        fleet.devices[name].online = False
-    fleet.run(3)
+    fleet, victims = away_on_a_bad_release()
     assert offered_back(fleet)
     fleet.manifest = manifest("1.3.0")
     fleet.run(2)
@@ -296,10 +300,7 @@ def test_a_way_back_does_not_hide_that_the_stack_file_names_what_is_refused() ->
         firmware("1.3.0"),
         "coverage",
     )
-    for name in victims:
-        fleet.devices[name].online = True
-        fleet.devices[name].sequence = fleet.state.sequence  # they took 1.3.0 first
-        fleet.devices[name].runs = firmware("1.3.0")
+    return_on_the_newer(fleet, victims)
     fleet.run(10)
     assert fleet.state.waiting.kind == "refused", "1.3.0 passes no ring while that stands there"
     assert needs_a_person(fleet.state.waiting.kind)
