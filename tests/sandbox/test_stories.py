@@ -204,7 +204,9 @@ def test_an_alarm_of_another_team_holds_the_next_ring_while_it_is_red(fleet: Fle
         ComparisonOperator="GreaterThanThreshold",
     )
     set_alarm(fleet, "shop-errors", "ALARM")
-    fleet.ship("2.7.0", gates=watched_by("shop-errors", "hold"))
+    watched = watched_by("shop-errors", "hold")
+    watched["canary"]["soakMinutes"] = 0.2  # so that it is red again before the canary could pass
+    fleet.ship("2.7.0", gates=watched)
     assert "was red before ring canary started" in fleet.waits("alarms").waiting.text
     assert fleet.state.candidate is None
     set_alarm(fleet, "shop-errors", "OK")
