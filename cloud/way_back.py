@@ -153,9 +153,7 @@ class Shift:
     ) -> None:
         self._worker, self._group, self._clock = worker, group, worker.clock
         self._sources, self._own_job = sources, own_job
-        self._jobs = {
-            name: job for name, job in jobs.items() if job.status != "DELETION_IN_PROGRESS"
-        }
+        self._jobs = {name: job for name, job in jobs.items() if not job.is_leaving}
         self._waived, self.roster, self._etag = waived, roster, etag
         self._sheets: dict[int, Sheet] = {}
         self._sheet_etags: dict[int, str | None] = {}
@@ -377,7 +375,7 @@ class Shift:
     def _find(self, name: str) -> Job | None:
         """The job as it is now; None where it is deleted, or about to be."""
         job = self._worker.jobs.get(name)
-        return job if job and job.status != "DELETION_IN_PROGRESS" else None
+        return job if job and not job.is_leaving else None
 
     def _page(self, source: Source | None, reading: Reading) -> tuple[list[str], str | None]:
         worker = self._worker

@@ -112,7 +112,7 @@ def report_way_back(
 def began(offer: Offer, job: Job | None) -> int | None:
     """Devices that began an offer; None where that cannot be told: its job was deleted."""
     if job:
-        return job.counts.began + (job.counts.canceled if job.forced else 0)
+        return job.counts.began + (job.counts.canceled if job.is_abrupt else 0)
     return offer.final.began + offer.final.canceled if offer.final else None
 
 

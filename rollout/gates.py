@@ -100,14 +100,14 @@ def is_out_of_reach(gate: Gate, counts: Counts) -> bool:
     )
 
 
-def find_failure(limit: FailureLimit, counts: Counts, *, forced: bool = False) -> str | None:
+def find_failure(limit: FailureLimit, counts: Counts, *, is_abrupt: bool = False) -> str | None:
     """What shows that a release is bad: that so many of the devices that began failed or timed out
     is evidence against every share up to the limit.
 
-    A job cancelled by force counts what had begun among its CANCELED, so all of these count as
+    A job that ended abruptly counts what had begun among its CANCELED, so all of these count as
     devices that did not fail.
     """
-    began = counts.began + (counts.canceled if forced else 0)
+    began = counts.began + (counts.canceled if is_abrupt else 0)
     if not is_failing(limit, began, counts.failing):
         return None
     found = f"{counts.failed} failed and {counts.timed_out} timed out of {began} that began"

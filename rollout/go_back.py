@@ -59,6 +59,7 @@ def take_back_good(run: Run, good: Firmware, previous: Firmware, why: str) -> No
     run.tell("rollback", why, version=good.version)
     end_offers(run, [o for o in run.state.wanted() if o.sha256 == good.sha256], why)
     refuse_digest(run, good.sha256, why)
+    set_standing(run, previous, "good")
     run.update(last_good=previous, previous_good=None)
 
 

@@ -187,8 +187,8 @@ def _follow_end(run: Run, offer: Offer, job: Job | None) -> None:
             # never seen: there was no job, and nobody was exposed
             change_offer(run, offer, phase=Phase.ENDED, final=None)
     elif job.is_over:
-        # only a cancel by force ends what a device has begun
-        counts = job.counts if job.forced else replace(job.counts, canceled=0)
+        # else what was cancelled had not begun
+        counts = job.counts if job.is_abrupt else replace(job.counts, canceled=0)
         change_offer(run, offer, phase=Phase.ENDED, final=counts)
 
 
@@ -326,18 +326,25 @@ def source_of(run: Run, offer: Offer) -> Source:
 
 def trim(run: Run) -> None:
     """Forgets what cannot matter any more: offers that are over and exposed nobody who is still
-    out, and releases beyond KEPT_RELEASES."""
+    out, and releases beyond KEPT_RELEASES. Of the last good release each ring's newest offer stays:
+    if its job was ended and the release is taken back, under a halt, that is whom it exposed."""
     state = run.state
     back = state.open_way_back
     tracked = {source.job for source in back.sources} if back else set()
     exposing = {o.sequence for o in open_exposures(state)}
-    acceptable = _firmware(state)
+    acceptable, good = _firmware(state), state.last_good
+    newest = {
+        o.ring: o.sequence
+        for o in sorted(state.offers, key=lambda o: o.sequence)
+        if good is not None and o.sha256 == good.sha256 and o.aim != "return"
+    }
     offers = tuple(
         o
         for o in state.offers
         if o.phase is not Phase.ENDED
         or run.job_id(o) in tracked
         or o.sequence in exposing
+        or (newest.get(o.ring) == o.sequence and exposes(o))
         or (acceptable is not None and o.sha256 == acceptable.sha256 and exposes(o))
     )
     run.update(offers=offers)

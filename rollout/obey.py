@@ -75,6 +75,9 @@ def _roll_back(run: Run, order: RollbackOrder) -> None:
     elif previous is None:
         text = f"rollback of the last good {good.version}: no release was good before it"
         run.tell("order-refused", text)
+    elif state.standing(previous.sha256) == "refused":
+        text = f"rollback of the last good {good.version}: {previous.version}, which was good"
+        run.tell("order-refused", f"{text} before it, is refused; release a newer version")
     else:
         take_back_good(run, good, previous, why)
 

@@ -77,7 +77,7 @@ class Job:
     reason: str | None = None
     """reasonCode of the cancellation."""
     forced: bool = False
-    """It was cancelled by force: what a device had begun counts as CANCELED, too."""
+    """It was cancelled by force (forceCanceled)."""
     description: str = ""
 
     @classmethod
@@ -97,6 +97,17 @@ class Job:
     @property
     def is_live(self) -> bool:
         return self.status in LIVE
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether somebody deletes it (DeleteJob): AWS takes its time for that."""
+        return self.status == "DELETION_IN_PROGRESS"
+
+    @property
+    def is_abrupt(self) -> bool:
+        """Whether what devices had begun was ended, too, and counts as CANCELED: the job was
+        cancelled by force, or is being deleted."""
+        return self.forced or self.is_leaving
 
     @property
     def is_over(self) -> bool:

@@ -41,6 +41,7 @@ REVERTED = "the stack file names the last good release again"
 def judge_offers(run: Run) -> None:
     """Every offer of a release that is not good yet is judged by its own counts, wanted or not:
     what a job shows counts."""
+    _follow_limits(run)
     for offer in run.state.offers:
         is_judged = offer.aim == "prove" and offer.seen and not offer.is_excused
         if is_judged and run.state.standing(offer.sha256) in ("candidate", "withdrawn"):
@@ -49,13 +50,24 @@ def judge_offers(run: Run) -> None:
                 _fail(run, offer, f"ring {offer.ring}: {why}")
 
 
+def _follow_limits(run: Run) -> None:
+    """What the stack file says now of its image in a ring holds for whatever was offered there, out
+    or not, and under whatever version."""
+    for offer in run.state.offers if run.manifest else ():
+        ring = run.manifest.ring(offer.ring) if run.manifest else None
+        is_named = run.manifest is not None and run.manifest.firmware.sha256 == offer.sha256
+        if ring and is_named and offer.aim == "prove" and offer.limit != ring.gate.failure_limit:
+            change_offer(run, offer, limit=ring.gate.failure_limit)
+
+
 def _find_failure(run: Run, offer: Offer) -> str | None:
     job = run.job(offer)
     counts = job.counts if job else offer.final
     if counts is None:
         return None
-    forced = job is not None and job.forced
-    why = gates.find_failure(offer.limit, counts, forced=forced)
+    # of an offer that is over, only those are kept as CANCELED that may have begun
+    is_abrupt = job.is_abrupt if job else True
+    why = gates.find_failure(offer.limit, counts, is_abrupt=is_abrupt)
     candidate = run.state.candidate
     if why or candidate is None or offer.phase is not Phase.PROVING:
         return why
@@ -116,7 +128,7 @@ def halt_for_ended(run: Run) -> None:
 
 
 def _how_ended(job: Job | None) -> str:
-    if job is None:
+    if job is None or job.is_leaving:
         return "was deleted by a person"
     if job.reason == OPERATOR_HALT:
         return "was ended by `ops halt`"
@@ -175,17 +187,13 @@ def _current_candidate(run: Run) -> Candidate | None:
 
 
 def _update_manifest(run: Run, candidate: Candidate, manifest: Manifest) -> Candidate:
-    """The candidate under new settings. A ring that these no longer have is left; what they say of
-    a ring holds for what is out in it."""
+    """The candidate under new settings. A ring that these no longer have is left."""
     candidate = replace(candidate, manifest=manifest)
     run.update(candidate=candidate)
     set_one_way(run, candidate.firmware, one_way=manifest.rollback == "forbidden")
     for offer in run.state.wanted("prove"):
-        ring = manifest.ring(offer.ring)
-        if ring is None:
+        if manifest.ring(offer.ring) is None:
             end_offer(run, offer, f"the stack file has no ring {offer.ring} any more")
-        else:
-            change_offer(run, offer, limit=ring.gate.failure_limit)
     return candidate
 
 

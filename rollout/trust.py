@@ -161,16 +161,28 @@ def recover_state(proof: Proof, names: Names, why: str, now: float) -> State:
             version = there.version if there else None
             refused = "a signed way back refuses it"
             releases[digest] = Release(version=version, standing="refused", why=refused, at=now)
+    goods = [
+        firmware
+        for firmware in (state.last_good, state.previous_good)
+        if firmware and not _is_refused(releases, firmware)
+    ]
     recovered = Event(at=now, what="recovered", why=why[:KEPT_TEXT])
     return replace(
         state,
         sequence=proof.sequence,
         candidate=None,
+        last_good=goods[0] if goods else None,
+        previous_good=goods[1] if len(goods) > 1 else None,
         releases=releases,
         offers=tuple(sorted(offers, key=lambda o: o.sequence)),
         halt=None,
         decisions=(*state.decisions[-KEPT_DECISIONS + 1 :], recovered),
     )
+
+
+def _is_refused(releases: Mapping[str, Release], firmware: Firmware) -> bool:
+    release = releases.get(firmware.sha256)
+    return release is not None and release.standing == "refused"
 
 
 def _withdrawn(firmware: Firmware, why: str, now: float) -> Release:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import botocore.session
@@ -41,6 +41,10 @@ KEYS = {
 """Signing keys by ARN; made once, a key is what costs time."""
 DENIED = {"s3": "AccessDenied", "cloudwatch": "AccessDenied"}
 """Error code of a refused call by service; AccessDeniedException in all others."""
+
+SENT: set[str] = set()
+"""Calls that botocore would send, as text."""
+MOST_SENT, LONGEST_SENT = 20_000, 5_000
 
 CallEffect = Callable[[], Any]
 
@@ -151,16 +155,16 @@ def paginators(service: str) -> Any:
 
 
 def check_request(service: str, operation: str, parameters: dict[str, Any]) -> None:
-    """Raises AssertionError where botocore would not send it."""
-    try:
-        check_again(service, operation, frozenset(parameters.items()))
-    except TypeError:  # lists and objects cannot be remembered
-        validate(service, operation, parameters)
-
-
-@lru_cache(maxsize=4096)
-def check_again(service: str, operation: str, parameters: frozenset[tuple[str, Any]]) -> None:
-    validate(service, operation, dict(parameters))
+    """Raises AssertionError where botocore would not send it. What it would send is remembered: a
+    history makes the same calls again and again."""
+    told = f"{service} {operation} {parameters}"
+    if told in SENT:
+        return
+    validate(service, operation, parameters)
+    if len(told) < LONGEST_SENT:
+        if len(SENT) == MOST_SENT:
+            SENT.clear()
+        SENT.add(told)
 
 
 def validate(service: str, operation: str, parameters: dict[str, Any]) -> None:

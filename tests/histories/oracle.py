@@ -8,15 +8,17 @@ what the next undisturbed one makes of it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from rollout.codec import DecodeError, decode, sha256_hex
 from rollout.names import ROLLBACK
 from rollout.release import Gate, Manifest
-from tests.histories.field_devices import fetch
+from tests.histories.field_devices import FieldDevice, fetch
 from tests.histories.nasty_iot import IotJob
 from tests.histories.stage import STACK, ControllerRun, Stage, claims_of, read_object
 
@@ -67,6 +69,8 @@ class Oracle:
     reddened: dict[str, float] = field(default_factory=dict)
     were_good: set[str] = field(default_factory=set)
     """Digests that were last good once."""
+    outgrown: dict[str, float] = field(default_factory=dict)
+    """By digest: when it was last good no more."""
     distrust: int = 0
 
     # What is seen of the world
@@ -90,6 +94,9 @@ class Oracle:
                 self.reddened[name] = since
         if run.after.get("lastGood"):
             self.were_good.add(run.after["lastGood"]["sha256"])
+        before = (run.before.get("lastGood") or {}).get("sha256")
+        if before and before != self.stage.last_good_digest:
+            self.outgrown[before] = self.stage.now
         self._judge_error(run)
         self._watch_health(run)
         self._judge_events(run)
@@ -229,10 +236,7 @@ class Oracle:
         manifests = list(self.stage.published[-1:])
         for state in (run.before, run.after):
             if state.get("candidate"):
-                try:
-                    manifests.append(decode(Manifest, state["candidate"]["manifest"]))
-                except DecodeError:
-                    continue
+                manifests += read_manifest(json.dumps(state["candidate"]["manifest"]))
         plans = [plan for manifest in manifests if (plan := manifest.ring(ring))]
         return [plan.gate for plan in plans]
 
@@ -447,15 +451,68 @@ class Oracle:
         if stage.candidate_digest or is_next:  # a newer release is on its way to them
             fine |= set(self.was_out) - stage.refused()
         waived = {one["thing"] for one in stage.control.get("waived", [])}
+        asked = self._asked_again() if stage.iot.metric("ReleaseFailed") else set()
         left = [
             device.name
             for device in stage.present()
             if device.digest in self.was_out
             and device.digest not in fine
-            and device.name not in waived
+            and device.name not in waived | asked
+            and not self._is_outgrown(device)
         ]
         if left and not stage.is_loud:
             self.breaks(f"{len(left)} devices were left behind in silence: {left[:3]}")
+        self._judge_halted_way_back(left)
+
+    def _is_outgrown(self, device: FieldDevice) -> bool:
+        """A person's order against what was good before the last good release refuses it from then
+        on. Whoever still runs it has been offered the newer one, and people were told who failed
+        that: the order sends nobody back."""
+        stage, since = self.stage, self.outgrown.get(device.digest, math.inf)
+        shas = {job.id: claims_of(job)["sha256"] for job in stage.jobs()}
+        is_offered_anew = any(
+            shas[job.id] == device.digest and job.created_at >= since for job in stage.jobs()
+        )
+        has_newer = any(
+            shas[job.id] == stage.last_good_digest and device.name in job.executions
+            for job in stage.jobs(live=True)
+        )
+        is_ordered = since < math.inf and device.digest in stage.ordered_back
+        return is_ordered and has_newer and not is_offered_anew
+
+    def _judge_halted_way_back(self, left: list[str]) -> None:
+        """A halt stops no way back: that it calls for a person does not tell of those who should
+        have gone back, though there is something good to go back to."""
+        stage = self.stage
+        one_way = {m.firmware.sha256 for m in stage.published if m.rollback == "forbidden"}
+        returning = [
+            name
+            for name in left
+            if stage.devices[name].digest in stage.refused() - one_way and stage.last_good
+        ]
+        is_told = stage.iot.metric("RollbackFailed") or self.distrust
+        if returning and stage.waiting == "halted" and not is_told:
+            self.breaks(f"under a halt {len(returning)} devices do not go back: {returning[:3]}")
+
+    def _asked_again(self) -> set[str]:
+        """Devices that have yet to answer the candidate: nothing else is to be offered to them, and
+        the alarm on failed releases is red for as long as one of them runs what was refused."""
+        return {
+            thing
+            for ring, _ in self.stage.rings
+            for job in self.stage.jobs(ring, live=True)
+            if claims_of(job)["sha256"] == self.stage.candidate_digest
+            for thing in (*job.queued, *job.in_progress)
+        }
+
+
+@lru_cache(maxsize=64)
+def read_manifest(text: str) -> tuple[Manifest, ...]:
+    """The manifest that a state holds; none where it cannot be read."""
+    try:
+        return (decode(Manifest, json.loads(text)),)
+    except DecodeError:
+        return ()
 
 
 def is_evidence(limit: Any, began: int, failing: int) -> bool:

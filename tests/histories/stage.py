@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from botocore.exceptions import ReadTimeoutError
@@ -869,8 +870,10 @@ def image_digest(text: str) -> str:
     return hashlib.sha256(image_bytes(text)).hexdigest()
 
 
+@lru_cache(maxsize=256)
 def read_object(body: bytes | None) -> dict[str, Any]:
-    """A JSON object; empty where it is none."""
+    """A JSON object; empty where it is none. Whoever asks again is given the same one: it is only
+    to be read."""
     try:
         value = json.loads(body or b"{}")
     except ValueError:

@@ -263,6 +263,20 @@ def test_an_order_against_the_last_good_release_is_obeyed_at_once_or_never() -> 
         assert "1.1.0" not in stage.versions()
 
 
+def test_a_good_release_whose_jobs_somebody_ended_is_taken_back_under_the_halt() -> None:
+    stage = Stage(seed=40, devices=20, rings=HALVES)
+    stage.release("1.1.0", ail="silent")
+    stage.until(lambda: stage.last_good == "1.1.0", 60)
+    for job in stage.jobs(live=True):
+        stage.iot.cancel(job, None)
+    quietly(stage, 3)
+    assert stage.waiting == "halted"
+    stage.roll_back()
+    quietly(stage, 30)
+    assert stage.waiting == "halted"
+    assert stage.versions() == {"1.0.0"}
+
+
 def test_whoever_begins_a_bad_release_while_its_cancel_takes_hours_comes_back() -> None:
     watched = Gate(alarms=(AlarmGate(name=FIELD_ALARM, action="rollback"),), soak_minutes=600.0)
     stage = Stage(
@@ -347,6 +361,50 @@ def test_whom_a_deleted_job_exposed_is_not_forgotten() -> None:
     quietly(stage, 5)
     stage.roll_back(image_digest("1.1.0"))
     stage.until(lambda: stage.versions() == {"1.0.0"}, 120)
+
+
+def test_whom_a_job_exposed_that_was_deleted_in_mid_update_is_not_forgotten() -> None:
+    stage = Stage(seed=38, devices=40)
+    slow(stage, "canary")
+    stage.release("1.1.0", ail="silent")
+    out(stage, "canary", "1.1.0")
+    quietly(stage, 2)
+    stage.pause()
+    stage.release("1.2.0")
+    quietly(stage, 1)
+    stage.iot.do_delete_job(jobId=jobs_of(stage, "1.1.0")[-1], force=True)
+    stage.run()
+    quietly(stage, 15)
+    assert stage.versions("canary") == {"1.1.0"}
+    stage.revert(back=2)
+    stage.resume()
+    stage.until(lambda: stage.versions() == {"1.0.0"}, 120)
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_a_job_ended_in_mid_update_is_no_evidence_of_those_that_had_yet_to_answer(
+    is_forced: bool,
+) -> None:
+    stage = Stage(seed=39, devices=40, rings=(("broad", 100.0),))
+    things = sorted(stage.devices)
+    for thing in things[4:]:
+        stage.devices[thing].seconds = 900.0
+    for thing in things[:4]:
+        stage.devices[thing].seconds = 30.0
+    gate = Gate(soak_minutes=1.0, failure_limit=FailureLimit(percent=10.0))
+    stage.release("1.1.0", gate=gate)
+    stage.strike(image_digest("1.1.0"), "bad", frozenset(things[:4]))
+    stage.until(lambda: stage.jobs("broad", live=True)[-1].counts["FAILED"] == 4, 10)
+    job = stage.jobs("broad", live=True)[-1]
+    if is_forced:
+        stage.iot.cancel(job, "BY_HAND", force=True)
+        quietly(stage, 2)
+    stage.iot.do_delete_job(jobId=job.id, force=True)
+    stage.run()
+    quietly(stage, 3)
+    assert job.id not in stage.iot.jobs
+    assert not stage.refused()
+    assert stage.find_halt()
 
 
 def test_a_deleted_job_of_a_ring_that_is_gone_does_not_wait_in_silence() -> None:

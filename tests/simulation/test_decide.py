@@ -16,10 +16,12 @@ from rollout.decide import decide
 from rollout.gates import Seen, missing_evidence
 from rollout.ledger import known_versions
 from rollout.names import OPERATOR_HALT
-from rollout.observed import Alarm, Counts
+from rollout.observed import Alarm, Counts, SignedOffer
 from rollout.orders import ApprovalOrder, Order, Orders, ResumeOrder, RetryOrder, RollbackOrder
 from rollout.release import AlarmGate, Approval, FailureLimit, Firmware, Gate, Manifest, RingPlan
-from rollout.state import MOVES, Phase, State
+from rollout.state import MOVES, STALE, Phase, State
+from rollout.trust import Proof, recover_state
+from rollout.version import Version
 from rollout.waiting import WAITS, Waiting, needs_a_person
 from rollout.window import show, to_datetime
 from tests.simulation.world import NAMES, Device, World, firmware
@@ -190,6 +192,27 @@ def test_a_newer_release_supersedes_a_running_one_and_what_that_exposed_still_co
     fleet.manifest = manifest("1.3.0")
     fleet.run(30)
     assert fleet.versions() == {"1.1.0"}, "devices on the superseded release come back too"
+
+
+@pytest.mark.parametrize("how", ["halted", "another version"])
+def test_the_limit_that_stands_now_judges_what_was_offered_before(how: str) -> None:
+    lenient, strict = (
+        replace(GATE, failure_limit=FailureLimit(percent=percent)) for percent in (20, 2)
+    )
+    fleet = world()
+    fleet.bad_on = {"1.2.0": {d.name for d in fleet.in_ring("canary")[:4]}}
+    fleet.manifest = manifest("1.2.0", gate=lenient)
+    fleet.run(5)
+    fleet.orders = Orders(halted=ORDER if how == "halted" else None)
+    fleet.run(2)
+    assert not fleet.refused()
+    changed = manifest("1.2.0", gate=strict)
+    if how == "another version":
+        changed = replace(changed, firmware=replace(changed.firmware, version=Version("1.3.0")))
+    fleet.manifest = changed
+    fleet.run(2)
+    assert fleet.refused() == {firmware("1.2.0").sha256}
+    assert not any(job.offer.firmware.version == Version("1.3.0") for job in fleet.jobs.values())
 
 
 def test_forbidden_rollback_halts() -> None:
@@ -618,6 +641,50 @@ def test_an_operator_rolls_back_a_release_that_had_become_the_last_good_one() ->
     assert fleet.state.waiting.kind == "refused"
 
 
+def test_the_last_good_release_is_not_taken_back_to_one_that_is_refused() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(30)
+    for at, version in enumerate(("1.1.0", "1.2.0")):
+        order = replace(ORDER, at=float(at))
+        fleet.orders = Orders(rollback=RollbackOrder(sha256=firmware(version).sha256, order=order))
+        fleet.run(10)
+    assert fleet.state.last_good == firmware("1.2.0")
+    assert fleet.refused() == {firmware("1.1.0").sha256}
+    assert fleet.versions() == {"1.2.0"}
+    assert any("1.1.0" in e.why for e in fleet.state.decisions if e.what == "order-refused")
+
+
+def test_what_the_last_good_release_was_taken_back_to_is_good_whatever_it_was_before() -> None:
+    fleet = world()
+    fleet.manifest = manifest("1.2.0")
+    fleet.run(30)
+    fleet.manifest = manifest("1.1.0")  # by git, and that is superseded while devices begin it
+    fleet.bad = {"1.1.0"}
+    fleet.run(1)
+    fleet.manifest = manifest("1.3.0", paused=True)
+    fleet.control_run()
+    fleet.orders = Orders(rollback=RollbackOrder(sha256=firmware("1.2.0").sha256, order=ORDER))
+    fleet.run(10)
+    assert fleet.state.last_good == firmware("1.1.0")
+    assert fleet.refused() == {firmware("1.2.0").sha256}
+
+
+def test_a_state_that_is_recovered_does_not_hold_for_good_what_a_signed_way_back_refuses() -> None:
+    good, previous = firmware("1.2.0"), firmware("1.1.0")
+    back = SignedOffer(
+        job=NAMES.job("rollback", 7),
+        ring="rollback",
+        sequence=7,
+        firmware=previous,
+        refuses=(good.sha256,),
+    )
+    old = State(last_good=good, previous_good=previous)
+    proof = Proof(state=old, offers={back.job: back}, live=frozenset())
+    recovered = recover_state(proof, NAMES, "a test", 0.0)
+    assert (recovered.last_good, recovered.previous_good) == (previous, None)
+
+
 def test_a_release_that_was_ordered_back_before_it_began_never_begins() -> None:
     fleet = world()
     fleet.manifest = manifest("1.2.0")
@@ -690,9 +757,9 @@ def step(name: str, value: Any) -> Step:
                 fleet.bricks ^= {value}
             case "cancel" if live:
                 fleet.cancel(live[value % len(live)], "BY_HAND")
-            case "delete" if live:
-                fleet.cancel(live[value % len(live)], None)
-                fleet.deleted.add(live[value % len(live)])
+            case "delete" if known := [name for name in live if is_known(fleet, name)]:
+                fleet.cancel(known[value % len(known)], None)
+                fleet.deleted.add(known[value % len(known)])
             case "pause":
                 fleet.orders = replace(control, paused=ORDER if value else None)
             case "halt":
@@ -716,6 +783,14 @@ def step(name: str, value: Any) -> Step:
                 fleet.devices[name_] = Device(name_, value, firmware("1.0.0"))
 
     return happen
+
+
+def is_known(fleet: World, name: str) -> bool:
+    """Whether a job is one that no run asks for again: for STALE seconds a run does that where the
+    one before was killed, and nobody finds a job and deletes it as fast."""
+    offer = fleet.jobs[name].offer
+    seen = {o.sequence for o in fleet.state.offers if o.seen}
+    return offer.sequence in seen or fleet.now - offer.made_at >= STALE
 
 
 steps = st.lists(
