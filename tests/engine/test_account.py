@@ -30,6 +30,12 @@ UNTOUCHED = ("iot group", "iot type", "kms key", "logs group")
 """Of that: what the end of the rest does not change. Elsewhere go the rights of a function that is
 gone, what wakes it, and the certificates of declared devices."""
 
+SETTINGS = (
+    "aws:iot/eventConfigurations:EventConfigurations",
+    "aws:iot/indexingConfiguration:IndexingConfiguration",
+)
+"""Types of what an account has once per region."""
+
 
 class Account:
     """The three stacks, up."""
@@ -56,6 +62,11 @@ class Account:
         """What belongs to the stack, by its suffix."""
         found = self.held(REGIONS[stack]).items()
         return {name: facts for name, facts in found if self.suffixes[stack] in name}
+
+    def settings(self) -> Holding:
+        """Of the account, in the region of dev and staging."""
+        found = self.held(REGIONS["dev"])
+        return {name: found[name] for name in ("iot events", "iot indexing")}
 
     def made_of(self, stack: str) -> Holding:
         """What was made of the stack, without what its controller writes."""
@@ -98,6 +109,20 @@ def test_keys_of_devices_are_secret_or_never_there(account: Account) -> None:
     texts = [*checkout.said, *(p.read_text() for p in checkout.state.rglob("*") if p.is_file())]
     for secret in (*(pem.splitlines()[1] for pem in keys.values()), checkout.passphrase):
         assert not any(secret in text for text in texts)
+
+
+@pytest.mark.long
+def test_account_settings_are_handed_to_another_stack(account: Account) -> None:
+    settings = account.settings()
+    assert settings["iot events"]["eventConfigurations"]["JOB"] == {"Enabled": True}
+    for stack, owns in (("dev", "false"), ("staging", "true")):
+        words = ("config", "set", "iot-ota:ownsAccountSettings", owns, "--stack", stack)
+        account.checkout.pulumi(*words)
+        account.checkout.up(stack)
+        owned = [one for one in account.checkout.resources(stack) if one["type"] in SETTINGS]
+        assert len(owned) == (len(SETTINGS) if owns == "true" else 0)
+        assert account.settings() == settings
+    account.at_once(account.checkout.changes_nothing, "dev", "staging")
 
 
 def test_destroying_a_stack_takes_nothing_of_the_others_nor_of_a_protected_one(

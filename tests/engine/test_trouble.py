@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Desk:
         self.checkout.add_stack(stack)
 
     def start(self) -> subprocess.Popen[str]:
-        """`pulumi up` as a terminal starts it: signals reach its plugins, too."""
+        """`pulumi up`, in a session of its own. The CLI gives each plugin a process group."""
         return subprocess.Popen(
             [*PULUMI, "up", "--yes", "--skip-preview", "--stack", self.stack],
             cwd=self.checkout.folder,
@@ -70,9 +71,9 @@ class Desk:
         assert running.returncode > 0, "".join(printed)
 
     def kill(self) -> None:
-        """The machine dies while the CLI waits for the slowest resource."""
+        """The machine dies while the CLI waits for the slowest resource: every process at once."""
         with self.start() as running:
-            die = partial(os.killpg, running.pid, signal.SIGKILL)
+            die = partial(kill_session, running.pid)
             timer: threading.Timer | None = None
             for line in running.stdout or ():
                 if MADE in line:
@@ -85,6 +86,16 @@ class Desk:
     def is_whole(self) -> None:
         self.checkout.up(self.stack)
         self.checkout.changes_nothing(self.stack)
+
+
+def kill_session(leader: int) -> None:
+    """Plugins too: without their CLI they would stay for ever."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "-s", str(leader)], capture_output=True, text=True, check=True
+    )
+    for pid in listed.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
