@@ -55,7 +55,7 @@ preview: $(INSTALLED) ## Show what a deployment would change on AWS: make previe
 	command -v pulumi >/dev/null || { echo "make preview needs the Pulumi CLI: https://www.pulumi.com/docs/iac/download-install/" >&2; exit 1; }
 	pulumi preview --stack "$(STACK)" --diff
 
-bench: $(INSTALLED) ## Measure evaluation, graph, make up and update rate against their goals
+bench: $(INSTALLED) ## Measure evaluation, graph, make up, update rate, 1,000 claims against their goals
 	$(RUN) tests.bench
 
 lock: ## Write requirements*.txt anew from requirements*.in (needs uv)

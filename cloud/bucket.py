@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +105,25 @@ class Bucket:
                 raise Overtaken(key) from error
             raise
         return Place(etag=str(answer["ETag"]), version=answer.get("VersionId", UNVERSIONED))
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key that begins so, in their order; a call for each thousand."""
+        more: dict[str, str] = {}
+        while True:
+            page = self._clients.s3.list_objects_v2(Bucket=self.name, Prefix=prefix, **more)
+            yield from (str(item["Key"]) for item in page.get("Contents", ()))
+            if not page.get("NextContinuationToken"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def remove(self, key: str, etag: str) -> None:
+        """Raises Overtaken where the bucket holds something else by now."""
+        try:
+            self._clients.s3.delete_object(Bucket=self.name, Key=key, IfMatch=etag)
+        except ClientError as error:
+            if error_code(error) in CONDITION_FAILED:
+                raise Overtaken(key) from error
+            raise
 
     def check_image(self, firmware: Firmware, version: str | None = None) -> ImageCheck:
         """Whether the image can be installed: it lies there, or did as this version, with the size

@@ -91,12 +91,19 @@ class Channel:
     """One channel, for whoever may reach it."""
 
     def __init__(
-        self, clients: Clients, names: Names, *, bucket: str, signing_keys: Sequence[str]
+        self,
+        clients: Clients,
+        names: Names,
+        *,
+        bucket: str,
+        signing_keys: Sequence[str],
+        image_key: str | None = None,
     ) -> None:
-        """`signing_keys` are ARNs: the first signs, a state signed by any of them is believed."""
+        """`signing_keys` are ARNs: the first signs, a state signed by any of them is believed.
+        `image_key` signs images, for agents that ask for that."""
         self.clients, self.names = clients, names
         self.bucket = Bucket(clients, bucket)
-        self.signer = Signer(clients, signing_keys)
+        self.signer = Signer(clients, signing_keys, image_key)
         self.jobs = Jobs(clients, names)
         self.rollback_groups = RollbackGroups(clients, names)
         self.cloudwatch = CloudWatch(clients, names)

@@ -19,6 +19,11 @@ CONFIG = Config(
     max_pool_connections=16,
 )
 """How a client waits and tries again: a call gives up after some 25 s without an answer."""
+QUICK_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=1, read_timeout=1
+)
+"""For the pre-provisioning hook, for which AWS IoT waits five seconds: a call is tried twice, and
+each time waits a second for the connection and one for the answer."""
 PAGE = 250
 """Most items in a page of AWS IoT's lists."""
 AWS_ERRORS = (BotoCoreError, ClientError)
@@ -54,6 +59,10 @@ class Clients:
     @property
     def cloudwatch(self) -> Any:
         return self._client("cloudwatch")
+
+    @property
+    def dynamodb(self) -> Any:
+        return self._client("dynamodb")
 
     @property
     def events(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cloud.clients import ALREADY_SO, PAGE, Clients, error_code, is_missing, list_all
@@ -80,15 +82,31 @@ def some_things(clients: Clients, group: str, most: int) -> list[str]:
     return list(answer["things"])
 
 
+def group_things(clients: Clients, group: str) -> Iterator[str]:
+    """A group's own things, page after page; one that does not exist has none."""
+    try:
+        yield from list_all(
+            clients.iot, "list_things_in_thing_group", "things", thingGroupName=group
+        )
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+
+
 def is_thing(clients: Clients, thing: str) -> bool:
     """Whether there is such a thing."""
+    return attributes_of(clients, thing) is not None
+
+
+def attributes_of(clients: Clients, thing: str) -> dict[str, str] | None:
+    """A thing's attributes; None where there is no such thing."""
     try:
-        clients.iot.describe_thing(thingName=thing)
+        answer = clients.iot.describe_thing(thingName=thing)
     except ClientError as error:
         if is_missing(error):
-            return False
+            return None
         raise
-    return True
+    return dict(answer.get("attributes", {}))
 
 
 def groups_of_thing(clients: Clients, thing: str) -> set[str] | None:

@@ -111,6 +111,17 @@ class Jobs:
             **({"force": True} if force else {}),
         )
 
+    def delete(self, job: str) -> bool:
+        """DeleteJob, by force; AWS takes its time. False where it cannot take any more: ten are
+        being deleted."""
+        try:
+            attempt(self._clients.iot.delete_job, jobId=job, force=True)
+        except ClientError as error:
+            if error_code(error) != "LimitExceededException":
+                raise
+            return False
+        return True
+
     def disarm(self, job: str) -> None:
         """Sets abort criteria that never fire: UpdateJob cannot take them away."""
         criteria = [

@@ -292,9 +292,11 @@ class Inspector:
         return check if pending or token else check.end(now)
 
     def _find_obstacle(self, thing: str) -> Obstacle | None:
-        """Why a device could not go back; None where it could, or where it is gone."""
+        """Why a device could not go back; None where it could, and where it is gone, or in no ring
+        any more: it was cut off."""
         groups = groups_of_thing(self._clients, thing)
-        if groups is None:
+        rings = {arn.rpartition("/")[2] for arn in self._ring_groups.values()}
+        if groups is None or not groups & rings:
             return None
         if len(groups) >= GROUPS_A_THING:
             return Obstacle.GROUPS

@@ -277,6 +277,12 @@ class Sheet:
             back = [thing for thing, mark in self.marks.items() if mark is Mark.BACK]
             self.marks.update(dict.fromkeys(back, Mark.PLACED))
 
+    def take_out(self, things: Iterable[str]) -> None:
+        """Somebody took them out of the group: whether they are to be in it is asked anew."""
+        for thing in things:
+            if self.marks.get(thing) is Mark.PLACED:
+                self.marks[thing] = Mark.OPEN
+
     def with_mark(self, mark: Mark) -> Iterator[str]:
         return (thing for thing, its in self.marks.items() if its is mark)
 

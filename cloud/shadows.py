@@ -34,7 +34,12 @@ def reported(clients: Clients, thing: str) -> Reported | None:
         if is_missing(error):
             return None
         raise
-    document = json.loads(answer["payload"].read())
+    return read_reported(answer["payload"].read())
+
+
+def read_reported(payload: bytes) -> Reported | None:
+    """What a shadow's document reports; None where that is no firmware."""
+    document = json.loads(payload)
     state = _at(document, "state", "reported")
     firmware = _at(state, "firmware")
     if not firmware:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +13,32 @@ from rollout.codec import sha256_hex
 from rollout.jws import SignedType, compact_jws, signing_input
 
 
+class NoImageKey(Exception):
+    """An image is to be signed, and this deployment has no key for it."""
+
+
 class Signer:
-    def __init__(self, clients: Clients, key_arns: Sequence[str]) -> None:
-        self.key_arns, self._clients = key_arns, clients
+    def __init__(
+        self, clients: Clients, key_arns: Sequence[str], image_key: str | None = None
+    ) -> None:
+        self.key_arns, self._clients, self._image_key = key_arns, clients, image_key
 
     def sign(self, kind: SignedType, payload: object) -> str:
         """The compact JWS over a payload, made with the first key. `kind` is its `typ`."""
         text = signing_input(kind, self.key_arns[0], payload)
         answer = self._clients.kms.sign(**_request(self.key_arns[0], text))
         return compact_jws(text, bytes(answer["Signature"]))
+
+    def sign_image(self, sha256: str) -> str:
+        """Base64 of the DER signature (ECDSA P-256) over an image's SHA-256, by the image key. It
+        says that the image is the maker's, not that it is meant: no version, device or number is in
+        it. Raises NoImageKey."""
+        if self._image_key is None:
+            raise NoImageKey(
+                "documentExtra has {imageSignature}, and there is no key: deploy again"
+            )
+        answer = self._clients.kms.sign(**_request_digest(self._image_key, bytes.fromhex(sha256)))
+        return base64.b64encode(bytes(answer["Signature"])).decode()
 
     def is_signed(self, key_arn: str, text: str, der_signature: bytes) -> bool:
         """Whether the key made this DER signature over this signing input (KMS Verify)."""
@@ -34,9 +52,13 @@ class Signer:
 
 
 def _request(key_arn: str, text: str) -> dict[str, Any]:
+    return _request_digest(key_arn, bytes.fromhex(sha256_hex(text)))
+
+
+def _request_digest(key_arn: str, digest: bytes) -> dict[str, Any]:
     return {
         "KeyId": key_arn,
-        "Message": bytes.fromhex(sha256_hex(text)),
+        "Message": digest,
         "MessageType": "DIGEST",
         "SigningAlgorithm": "ECDSA_SHA_256",
     }

@@ -107,6 +107,7 @@ class WayBackWorker:
         jobs: Mapping[str, Job],
         *,
         waived: Sequence[str],
+        cut_off: Sequence[str] = (),
         until: float,
     ) -> Returning:
         """Reads lists and places devices until the time (seconds since 1970), or until nothing is
@@ -115,10 +116,12 @@ class WayBackWorker:
         `jobs` are the sources and the way back's own job as DescribeJob shows them: of a source
         that is not among them, and that IoT does not know, everybody in the ring is taken for
         exposed. So a source is a job that was once seen. The way back's job should be there, and
-        its group must be.
+        its group must be. Who is waived need not come back; who is cut off is waived, too, and was
+        taken out of the group.
         """
         roster, etag, is_legible = self.roster(group)
-        shift = Shift(self, group, sources, own_job, jobs, frozenset(waived), roster, etag)
+        nobody = frozenset(waived), frozenset(cut_off)
+        shift = Shift(self, group, sources, own_job, jobs, *nobody, roster, etag)
         if roster.busy_until <= self.clock.time() and (shift.is_due() or not is_legible):
             try:
                 shift.work(until, afresh=not is_legible)
@@ -148,13 +151,15 @@ class Shift:
         own_job: str,
         jobs: Mapping[str, Job],
         waived: frozenset[str],
+        cut_off: frozenset[str],
         roster: Roster,
         etag: str | None,
     ) -> None:
         self._worker, self._group, self._clock = worker, group, worker.clock
         self._sources, self._own_job = sources, own_job
         self._jobs = {name: job for name, job in jobs.items() if not job.is_leaving}
-        self._waived, self.roster, self._etag = waived, roster, etag
+        self._waived, self._cut_off = waived | cut_off, cut_off
+        self.roster, self._etag = roster, etag
         self._sheets: dict[int, Sheet] = {}
         self._sheet_etags: dict[int, str | None] = {}
         self._changed: set[int] = set()
@@ -236,7 +241,9 @@ class Shift:
     def _follow(self, numbers: Iterable[int]) -> None:
         """Counts these sheets anew, for the present job and for who is waived now."""
         for number in numbers:
-            if self._sheet(number).marks:
+            sheet = self._sheet(number)
+            sheet.take_out(self._cut_off)
+            if sheet.marks:
                 self._changed.add(number)
         if self.roster.job != self._own_job:
             self.roster = replace(self.roster, removed=0)

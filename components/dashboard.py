@@ -10,7 +10,16 @@ from typing import Any
 
 from components.event_logs import EVENT_ROUTES
 from components.location import Location
-from rollout.names import ALARMS, EVENT_LOGS, METRIC_NAMESPACE, RING_METRICS, ChannelMetric, Names
+from rollout.names import (
+    ALARMS,
+    EVENT_LOGS,
+    METRIC_NAMESPACE,
+    PROVISIONING_ALARMS,
+    RING_METRICS,
+    ChannelMetric,
+    Names,
+    ProvisioningMetric,
+)
 
 JOB_METRICS = (
     "QueuedJobExecutionTotalCount",
@@ -39,12 +48,15 @@ def dashboard(
     dead_letters_name: str,
     alarm_arns: Mapping[str, str],
 ) -> dict[str, Any]:
-    """A grid 24 wide, read from top to bottom."""
+    """A grid 24 wide, read from top to bottom. Provisioning is shown where it has alarms."""
     channel = ["Suffix", names.suffix, "Channel", names.channel]
     function, queue = ["FunctionName", function_name], ["QueueName", dead_letters_name]
     letters = ["AWS/SQS", "ApproximateNumberOfMessagesVisible", *queue]
-    alarms = {"title": "Alarms", "alarms": [alarm_arns[short] for short in ALARMS]}
-    markdown = {"markdown": format_links(names, location, function_log)}
+    is_provisioned = PROVISIONING_ALARMS[0] in alarm_arns
+    shorts = (*ALARMS, *(PROVISIONING_ALARMS if is_provisioned else ()))
+    alarms = {"title": "Alarms", "alarms": [alarm_arns[short] for short in shorts]}
+    hook_log = names.provisioning_hook_log if is_provisioned else None
+    markdown = {"markdown": format_links(names, location, function_log, hook_log)}
 
     def graph(title: str, metrics: Iterable[list[Any]], stat: str = "Maximum") -> dict[str, Any]:
         properties = {
@@ -100,6 +112,29 @@ def dashboard(
         ),
         graph("Controller run time", [["AWS/Lambda", "Duration", *function]]),
     ]
+    hook = ["FunctionName", names.provisioning_hook]
+    provisioning = [
+        graph(
+            "Devices that come in",
+            [
+                *(
+                    [METRIC_NAMESPACE, metric, "Suffix", names.suffix]
+                    for metric in ProvisioningMetric
+                ),
+                ["AWS/IoT", "RegisterThingFailed", "TemplateName", names.provisioning_template],
+            ],
+            "Sum",
+        ),
+        graph(
+            "Pre-provisioning hook",
+            [
+                *(["AWS/Lambda", m, *hook] for m in ("Errors", "Throttles")),
+                ["AWS/Lambda", "Duration", *hook, {"stat": "Maximum", "yAxis": "right"}],
+            ],
+            "Sum",
+        ),
+    ]
+    below += provisioning if is_provisioned else []
     return {"widgets": [*_lay_out(widgets, 0), *_lay_out(below, row)]}
 
 
@@ -117,11 +152,14 @@ def search_jobs(names: Names, metric: str) -> str:
     return f"SEARCH('{found}', 'Maximum', 60)"
 
 
-def format_links(names: Names, location: Location, function_log: str) -> str:
+def format_links(
+    names: Names, location: Location, function_log: str, hook_log: str | None = None
+) -> str:
     """Markdown: where the logs are."""
     groups = {"controller": function_log} | {
         events.replace("-", " "): names.event_log(events) for events in EVENT_LOGS
     }
+    groups |= {"pre-provisioning hook": hook_log} if hook_log else {}
     lines = [f"# {names.fleet} {names.suffix}, channel {names.channel}", "", "Logs:"]
     for title, group in groups.items():
         path = group.replace("/", "$252F")  # `/`, encoded twice, `%` written as `$`

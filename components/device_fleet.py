@@ -1,4 +1,5 @@
-"""The fleet: thing type, thing groups, the device policy, declared devices, event logs."""
+"""The fleet: thing type, thing groups, the device policy, declared devices, provisioning by claim,
+event logs."""
 
 from __future__ import annotations
 
@@ -14,13 +15,19 @@ import pulumi_random as random
 from components import limits, policies, tags
 from components.arguments import Arguments, CommonArgs, read_arguments
 from components.checks import Section
+from components.claim_provisioning import ClaimProvisioning, ClaimProvisioningArgs
 from components.context import Context, keep
 from components.event_logs import EventLogs
 from components.location import find_location
 from components.settings.common import CommonSettings, read_common
-from components.settings.fleet import DeviceSettings, FleetSettings, read_fleet
+from components.settings.fleet import (
+    ClaimCertificate,
+    DeviceSettings,
+    FleetSettings,
+    read_fleet,
+)
 from rollout.codec import encode
-from rollout.names import FleetNames, StackOutput
+from rollout.names import OWN_ATTRIBUTES, FleetNames, StackOutput
 from rollout.rings import Share
 from rollout.version import Version
 
@@ -33,6 +40,17 @@ class DeclaredDevice:
     """Its serial number; its thing is named by it."""
     ring: str | None = None
     """By default the one that the serial's hash says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisioning:
+    """How devices come in by claim.
+
+    See https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
+    """
+
+    claims: Sequence[ClaimCertificate] = ()
+    """Claim certificates, at most ten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +90,14 @@ class DeviceFleetArgs(CommonArgs):
     """
     keys_in_state: bool = False
     """Whether AWS makes the devices' keys, secret in the state; in environment `dev` only."""
+    provisioning: Provisioning | None = None
+    """Whether devices come in by claim, and by which claim certificates; by default none does."""
+    device_policies: Sequence[str] = ()
+    """Names of IoT policies, at most nine, that every device gets beside the fleet's own: declared
+    devices, and those that come in by claim.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_AttachPolicy.html
+    """
     suffix: pulumi.Input[str] | None = None
     """Eight hexadecimal digits that keep the names apart from other fleets'; by default random."""
 
@@ -99,11 +125,14 @@ class FleetReference(Arguments):
     ring_group_arns: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None
     """Ring to thing group ARN; by default what the names and the suffix say."""
     ring_sizes: Mapping[str, int] = field(default_factory=dict)
-    """Declared devices by ring, where there are any: a gate must not ask for more."""
+    """Declared devices by ring, where they are all that there are: a gate must not ask for more."""
+    provisioned: bool = False
+    """Whether the fleet's devices come in by claim: there are alarms on it then."""
 
 
 class DeviceFleet(pulumi.ComponentResource):
-    """A thing group with a child per ring, a policy for every device, declared devices, event logs.
+    """A thing group with a child per ring, a policy for every device, declared devices, what lets
+    others come in, event logs.
 
     rings = [Share(name="canary", percent=10), Share(name="broad", percent=90)]
     fleet = DeviceFleet("gateways", DeviceFleetArgs(hardware="gateway-a1", rings=rings))
@@ -123,6 +152,8 @@ class DeviceFleet(pulumi.ComponentResource):
     """Ring to thing group name."""
     ring_arns: dict[str, pulumi.Output[str]]
     """Ring to thing group ARN."""
+    quarantine_group_name: pulumi.Output[str]
+    """The thing group of devices that were cut off."""
     device_names: dict[str, pulumi.Output[str]]
     """Serial to thing name."""
     device_certificates: dict[str, pulumi.Output[str]]
@@ -131,6 +162,10 @@ class DeviceFleet(pulumi.ComponentResource):
     """Serial to private key, PEM and secret; empty where the devices made their own."""
     event_log_groups: dict[str, pulumi.Output[str]]
     """Kind of events to log group name."""
+    device_resources: list[pulumi.Resource]
+    """The declared devices' things and certificates."""
+    provisioning: ClaimProvisioning | None
+    """Where devices come in by claim."""
     reference: FleetReference
     """What a channel needs of the fleet."""
 
@@ -163,7 +198,7 @@ class DeviceFleet(pulumi.ComponentResource):
             properties={
                 "description": f"{fleet.device_type} devices of the fleet {fleet.name}",
                 # what ListThings can search; a thing type takes three (CreateThingType)
-                "searchable_attributes": list(limits.OWN_ATTRIBUTES),
+                "searchable_attributes": list(OWN_ATTRIBUTES),
             },
             tags=context.tags,
             opts=self._kept,
@@ -184,8 +219,10 @@ class DeviceFleet(pulumi.ComponentResource):
         self.ring_names = {ring: group.name for ring, group in rings.items()}
         self.ring_arns = {ring: group.arn for ring, group in rings.items()}
         self.device_names, self.device_certificates, self.device_private_keys = {}, {}, {}
+        self.device_resources = []
         for device in fleet.devices:
             self._make_device(device, thing_type, policy, rings[device.ring])
+        self.provisioning = self._make_provisioning(thing_type, policy, rings)
         self.event_log_groups = EventLogs(f"{name}-logs", context, self._child).group_names
         self.reference = FleetReference(
             name=fleet.name,
@@ -194,6 +231,7 @@ class DeviceFleet(pulumi.ComponentResource):
             suffix=self.suffix,
             ring_group_arns=self.ring_arns,
             ring_sizes=fleet.ring_sizes,
+            provisioned=fleet.is_provisioned,
         )
         self.register_outputs(self.stack_outputs())
 
@@ -207,19 +245,25 @@ class DeviceFleet(pulumi.ComponentResource):
             StackOutput.THING_TYPE_NAME: self.thing_type_name,
             StackOutput.FLEET_GROUP_NAME: self.group_name,
             StackOutput.RING_GROUP_NAMES: self.ring_names,
+            StackOutput.QUARANTINE_GROUP_NAME: self.quarantine_group_name,
             StackOutput.DEVICE_POLICY_NAME: self.policy_name,
             StackOutput.DEVICE_NAMES: self.device_names,
             StackOutput.DEVICE_RINGS: {each.serial: each.ring for each in self._fleet.devices},
             StackOutput.DEVICE_CERTIFICATES: self.device_certificates,
             StackOutput.EVENT_LOG_GROUPS: self.event_log_groups,
         }
+        if self.provisioning is not None:
+            outputs[StackOutput.SERIALS_TABLE_NAME] = self.provisioning.table_name
+            outputs[StackOutput.PROVISIONING_TEMPLATE_NAME] = self.provisioning.template_name
+            outputs[StackOutput.CLAIM_CERTIFICATES] = self.provisioning.certificates
         if self._fleet.keys_in_state:
             keys = pulumi.Output.secret(self.device_private_keys)
             outputs[StackOutput.DEVICE_PRIVATE_KEYS] = keys
         return outputs
 
     def _make_groups(self) -> dict[str, aws.iot.ThingGroup]:
-        """The fleet's group, and in it a group for each ring."""
+        """The fleet's group and in it a group for each ring; beside it the group of devices that
+        were cut off, so that no job for the fleet reaches them."""
         fleet, context = self._fleet, self._context
         whole = aws.iot.ThingGroup(
             f"{self._name}-group",
@@ -231,6 +275,16 @@ class DeviceFleet(pulumi.ComponentResource):
             opts=self._kept,
         )
         self.group_name = whole.name
+        self.quarantine_group_name = aws.iot.ThingGroup(
+            f"{self._name}-quarantine",
+            name=context.names.quarantine_group,
+            properties=_group_properties(
+                f"Devices that were cut off from the fleet {fleet.name}",
+                {"hardware": fleet.hardware},
+            ),
+            tags=context.tags,
+            opts=self._kept,
+        ).name
         return {
             ring.name: aws.iot.ThingGroup(
                 f"{self._name}-ring-{ring.name}",
@@ -246,6 +300,24 @@ class DeviceFleet(pulumi.ComponentResource):
             for position, ring in enumerate(fleet.rings, start=1)
         }
 
+    def _make_provisioning(
+        self,
+        thing_type: aws.iot.ThingType,
+        policy: aws.iot.Policy,
+        rings: Mapping[str, aws.iot.ThingGroup],
+    ) -> ClaimProvisioning | None:
+        """What lets devices in by claim, where the configuration asks for it."""
+        if not self._fleet.is_provisioned:
+            return None
+        args = ClaimProvisioningArgs(
+            context=self._context,
+            fleet=self._fleet,
+            thing_type=thing_type,
+            policy=policy,
+            rings=list(rings.values()),
+        )
+        return ClaimProvisioning(f"{self._name}-provisioning", args, self._child)
+
     def _make_device(
         self,
         device: DeviceSettings,
@@ -260,7 +332,7 @@ class DeviceFleet(pulumi.ComponentResource):
             label,
             name=self._context.names.apply(partial(FleetNames.thing, serial=device.serial)),
             thing_type_name=thing_type.name,
-            attributes={**fleet.attributes, **dict(zip(limits.OWN_ATTRIBUTES, own, strict=True))},
+            attributes={**fleet.attributes, **dict(zip(OWN_ATTRIBUTES, own, strict=True))},
             opts=self._child,
         )
         # without a CSR AWS makes the key, and the state keeps it as a secret
@@ -270,6 +342,13 @@ class DeviceFleet(pulumi.ComponentResource):
         aws.iot.PolicyAttachment(
             f"{label}-policy", policy=policy.name, target=certificate.arn, opts=self._child
         )
+        for other in fleet.device_policies:
+            aws.iot.PolicyAttachment(
+                f"{label}-policy-{other}",
+                policy=other,
+                target=certificate.arn,
+                opts=self._child,
+            )
         aws.iot.ThingPrincipalAttachment(
             f"{label}-principal", principal=certificate.arn, thing=thing.name, opts=self._child
         )
@@ -282,6 +361,7 @@ class DeviceFleet(pulumi.ComponentResource):
             override_dynamic_group=False,
             opts=pulumi.ResourceOptions.merge(self._child, moved),
         )
+        self.device_resources += [thing, certificate]
         self.device_names[device.serial] = thing.name
         # the provider marks it secret for the key's sake; a certificate is public
         public = pulumi.Output.unsecret(certificate.certificate_pem)

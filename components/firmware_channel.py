@@ -11,26 +11,42 @@ import pulumi
 import pulumi_aws as aws
 
 from components import limits, policies, tags
-from components.arguments import CommonArgs, read_arguments
-from components.checks import Section
+from components.arguments import Arguments, CommonArgs, read_arguments
+from components.checks import Section, boolean
 from components.context import Context, after, keep
 from components.device_fleet import DeviceFleet, FleetReference
 from components.location import find_location
 from components.monitoring import Monitoring, MonitoringArgs
 from components.rollout_controller import RolloutController, RolloutControllerArgs
+from components.settings.agents import list_agent_risks
 from components.settings.channel_settings import ChannelSettings, read_channel
 from components.settings.common import CommonSettings, read_common
-from components.settings.firmware import S3Image, read_firmware
+from components.settings.firmware import Image, S3Image, read_adopted, read_firmware
 from components.settings.fleet import read_rings
 from components.settings.rollout import list_abort_risks, pace_value, read_manifest
 from rollout.codec import encode, sha256_hex
+from rollout.document_extra import needs_image_signature
 from rollout.names import CHANNELS_PREFIX, STATE_VERSIONS, ChannelKeys, Names, StackOutput
-from rollout.release import Gate, Pace, RolloutOptions
+from rollout.release import Firmware, Gate, Pace, RolloutOptions
 from rollout.version import Version
 
 UNFINISHED_UPLOAD_DAYS = 7
 OLD_MANIFEST_DAYS = 90
 """How long replaced manifests, orders and states are kept. Under `firmware/` nothing expires."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptedFirmware(Arguments):
+    """What the fleet's devices run already, before the channel's first release."""
+
+    version: str | Version
+    """What they run; the first release is above it, unless `allow_downgrade`."""
+    image: str
+    """As `image` of the channel: a file, or `s3://bucket/key`."""
+    sha256: str
+    """Of the image: 64 lower-case hexadecimal digits."""
+    size: int | None = None
+    """Bytes, of an image in S3 only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,9 @@ class FirmwareChannelArgs(CommonArgs, RolloutOptions):
     """The oldest version it may install over."""
     allow_downgrade: bool = False
     """Whether the release may be below the last good one."""
+    adopted: AdoptedFirmware | None = None
+    """The way back of the channel's first release, which devices run already; it has no effect
+    later."""
 
     channel: str | None = None
     """The channel's name; by default the component's."""
@@ -106,7 +125,7 @@ class FirmwareChannel(pulumi.ComponentResource):
         super().__init__("iotota:index:FirmwareChannel", name, None, opts)
         self._name, self._settings, self._common = name, settings, common
         self._manifest = manifest = settings.manifest
-        for risk in list_abort_risks(manifest):
+        for risk in [*list_abort_risks(manifest), *list_agent_risks(manifest)]:
             pulumi.log.warn(risk, self)
         self._child = pulumi.ResourceOptions(parent=self)
         # for what holds images, memory and keys, and what guards them; the artifact must not
@@ -137,8 +156,15 @@ class FirmwareChannel(pulumi.ComponentResource):
         )
         self._bucket = self._make_bucket(role)
         keys = [self._make_signing_key(key, role) for key in settings.signing_keys]
+        self._image_key = self._make_image_key(role)
         presign_role = self._make_presign_role()
-        artifact = self._make_artifact()
+        artifact = self._make_artifact(f"{name}-artifact", settings.image, manifest.firmware)
+        images: list[pulumi.Resource] = [artifact]
+        adopted = settings.adopted
+        if adopted and adopted.firmware.key != manifest.firmware.key:
+            label = f"{name}-adopted-artifact"
+            images.append(self._make_artifact(label, adopted.image, adopted.firmware))
+        own = args.fleet if isinstance(args.fleet, DeviceFleet) else None
         self.controller = RolloutController(
             f"{name}-controller",
             RolloutControllerArgs(
@@ -149,8 +175,11 @@ class FirmwareChannel(pulumi.ComponentResource):
                 role=role,
                 presign_role=presign_role,
                 signing_keys=keys,
+                image_key=self._image_key,
                 ring_group_arns=self._find_ring_groups(fleet),
-                fleet=args.fleet if isinstance(args.fleet, DeviceFleet) else None,
+                fleet=own,
+                devices=own.device_resources if own else (),
+                declared_devices=len(own.device_names) if own else 0,
             ),
             self._child,
         )
@@ -161,10 +190,12 @@ class FirmwareChannel(pulumi.ComponentResource):
                 controller=self.controller,
                 rings=[ring.name for ring in manifest.rings],
                 notifications=settings.notifications,
+                provisioned=fleet.provisioned,
             ),
             self._child,
         )
-        # the release itself: last, when its image is there and the controller knows its digest
+        # the release itself: last, when its image and the adopted one are there and the controller
+        # knows its digest
         aws.s3.BucketObjectv2(
             f"{name}-manifest",
             bucket=self._bucket.bucket,
@@ -172,7 +203,7 @@ class FirmwareChannel(pulumi.ComponentResource):
             content=manifest.text(),
             content_type="application/json",
             tags=self._context.tags,
-            opts=after(self._child, artifact, self.controller),
+            opts=after(self._child, *images, self.controller),
         )
         self.bucket_name, self.signing_key_arns = self._bucket.bucket, [key.arn for key in keys]
         options = pulumi.InvokeOutputOptions(parent=self)
@@ -184,8 +215,9 @@ class FirmwareChannel(pulumi.ComponentResource):
 
     def stack_outputs(self) -> dict[str, pulumi.Input[object]]:
         """What a stack exports of its channel."""
-        manifest = self._manifest
+        manifest, image_key = self._manifest, self._image_key
         return {
+            **({StackOutput.IMAGE_KEY_ARN: image_key.arn} if image_key else {}),
             StackOutput.BUCKET_NAME: self.bucket_name,
             StackOutput.CHANNEL_NAME: manifest.channel,
             StackOutput.CONTROLLER_NAME: self.controller.function_name,
@@ -296,9 +328,38 @@ class FirmwareChannel(pulumi.ComponentResource):
         return bucket
 
     def _make_signing_key(self, label: str, controller_role: aws.iam.Role) -> aws.kms.Key:
+        return self._make_key(
+            f"signing-key-{label}",
+            f"Signs the releases of the channel {self._manifest.channel}",
+            f"signing-alias-{label}",
+            self._context.names.apply(partial(Names.signing_alias, key=label)),
+            controller_role,
+        )
+
+    def _make_image_key(self, controller_role: aws.iam.Role) -> aws.kms.Key | None:
+        """Signs images, where job documents hold such signatures. None of the signing keys: what a
+        device takes for an image's signature must never be one over a release."""
+        if not needs_image_signature(self._manifest.document_extra):
+            return None
+        return self._make_key(
+            "image-key",
+            f"Signs the images of the channel {self._manifest.channel} for agents that ask for it",
+            "image-alias",
+            self._context.names.apply(lambda names: names.image_alias),
+            controller_role,
+        )
+
+    def _make_key(
+        self,
+        name: str,
+        description: str,
+        alias: str,
+        alias_name: pulumi.Output[str],
+        controller_role: aws.iam.Role,
+    ) -> aws.kms.Key:
         key = aws.kms.Key(
-            f"{self._name}-signing-key-{label}",
-            description=f"Signs the releases of the channel {self._manifest.channel}",
+            f"{self._name}-{name}",
+            description=description,
             customer_master_key_spec="ECC_NIST_P256",
             key_usage="SIGN_VERIFY",
             deletion_window_in_days=30,  # the longest: devices trust the key
@@ -311,8 +372,8 @@ class FirmwareChannel(pulumi.ComponentResource):
             opts=self._kept,
         )
         aws.kms.Alias(
-            f"{self._name}-signing-alias-{label}",
-            name=self._context.names.apply(partial(Names.signing_alias, key=label)),
+            f"{self._name}-{alias}",
+            name=alias_name,
             target_key_id=key.key_id,
             opts=self._kept,
         )
@@ -341,10 +402,11 @@ class FirmwareChannel(pulumi.ComponentResource):
         )
         return role
 
-    def _make_artifact(self) -> aws.s3.BucketObjectv2 | aws.s3.ObjectCopy:
-        """The image. Every release replaces the resource, the object stays: it is the way back."""
-        name, image = f"{self._name}-artifact", self._settings.image
-        bucket, key = self._bucket.bucket, self._manifest.firmware.key
+    def _make_artifact(
+        self, name: str, image: Image, firmware: Firmware
+    ) -> aws.s3.BucketObjectv2 | aws.s3.ObjectCopy:
+        """An image. Every release replaces the resource, the object stays: it is the way back."""
+        bucket, key = self._bucket.bucket, firmware.key
         # both are inherited, and a protected artifact would stop the next release
         replaced = pulumi.ResourceOptions(protect=False, retain_on_delete=True)
         options = pulumi.ResourceOptions.merge(self._child, replaced)
@@ -386,8 +448,11 @@ def read_channel_values(section: Section) -> tuple[CommonSettings, ChannelSettin
             fleet.add_mistake(key, "each ring has a thing group", "add its ARN", "missing")
     hardware = fleet.require("hardware", limits.HARDWARE)
     sizes = fleet.subsection("ringSizes").read_map(limits.RING, limits.RING_SIZE)
+    fleet.read("provisioned", boolean(False), False)
     firmware, image = read_firmware(section, hardware, Path.cwd())
+    adopted = read_adopted(section, firmware, Path.cwd())
     is_right = section.has_no_mistakes_at("fleet")
-    manifest = read_manifest(section, firmware, rings, sizes if is_right else None)
+    before = adopted.firmware if adopted else None
+    manifest = read_manifest(section, firmware, rings, sizes if is_right else None, before)
     fleet.refuse_unknown_keys()
-    return common, read_channel(section, common.environment, manifest, image)
+    return common, read_channel(section, common.environment, manifest, image, adopted)

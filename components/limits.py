@@ -24,7 +24,15 @@ from components.checks import (
     whole_number,
 )
 from rollout.evidence import FALSE_STOPS, PERCENTS
-from rollout.names import RING_NAME, ROLLBACK
+from rollout.job_document import LONGEST_VERSION
+from rollout.names import (
+    ATTRIBUTE_VALUE,
+    OWN_ATTRIBUTES,
+    QUARANTINE,
+    RING_NAME,
+    ROLLBACK,
+    SERIAL_NAME,
+)
 from rollout.release import Window
 from rollout.window import next_opening, parse_cron, parse_time
 
@@ -35,8 +43,6 @@ MAX_EXTRA_TAGS = tags.MAX_TAGS - len(tags.OWN_TAGS)
 """Tags of the configuration; the program's own come on top."""
 MAX_DEVICES = 100
 """Declared devices: each is five resources of the stack. Larger fleets are provisioned by claim."""
-OWN_ATTRIBUTES = ("hardware", "initialVersion", "serial")
-"""Attributes that the fleet itself gives each declared device."""
 MAX_ATTRIBUTES = 50 - len(OWN_ATTRIBUTES)
 """A thing with a type takes 50 attributes (CreateThing); the fleet's own come on top."""
 MAX_IMAGE = 5 * 1024**3
@@ -47,6 +53,15 @@ MAX_SIGNING_KEYS = 3
 """Of a channel: the one that signs, and those still trusted during a rotation. Our own limit."""
 MAX_CSR = 4096
 """Characters of a certificate signing request (CreateCertificateFromCsr)."""
+MAX_CLAIMS = 10
+"""Claim certificates at once: one a factory, and the next one beside it. Ours: the hook's
+environment names them."""
+MAX_DEVICE_POLICIES = 9
+"""Policies beside ours: a certificate takes ten (AttachPolicy)."""
+MAX_PROVISIONED_ATTRIBUTES = 1024
+"""Characters of JSON of the attributes of a fleet that is provisioned by claim: the hook's
+environment (4 KB: CreateFunction) holds them, and the template (10,240 characters:
+CreateProvisioningTemplate) their keys."""
 MAX_ALARMS = 10
 """In a gate: ten rings' alarms fit one DescribeAlarms (100 names)."""
 MAX_COUNT = 1_000_000
@@ -90,7 +105,7 @@ FLEET_NAME = text(
     "iot-fleet",
 )
 DEVICE_TYPE = text(
-    r"[A-Za-z0-9_-]{1,98}",
+    SERIAL_NAME,
     "must be 1 to 98 letters, digits, - and _: with fleet name and suffix it is a thing's or thing"
     " type's name (128: CreateThing, CreateThingType), and a colon would break Pulumi's URNs",
     "gateway",
@@ -102,7 +117,7 @@ ATTRIBUTE_KEY = text(
     "site",
 )
 ATTRIBUTE = text(
-    r"[A-Za-z0-9_.,@/:#=\[\]-]{1,800}",
+    ATTRIBUTE_VALUE,
     "must be 1 to 800 letters, digits and _.,@/:#=[]- without spaces (AttributeValue, CreateThing)",
     "lab",
 )
@@ -119,11 +134,31 @@ FLEET: Fields = {
     "initial_version": INITIAL_VERSION,
 }
 CSR_FOLDER = text(r"[A-Za-z0-9_./-]+", "must be a folder inside the repository", "csr")
+CLAIM: Fields = {
+    "name": text(
+        r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?",
+        "must be 1 to 32 lower-case letters, digits and hyphens, and neither begin nor end with a"
+        " hyphen: it names the certificate in the stack and in its outputs",
+        "factory-a",
+    ),
+    "csr": text(
+        r"[\x20-\x7e\r\n]{1,4096}",
+        "must be a certificate signing request: its file in the repository, or its PEM",
+        "csr/claim-factory-a.csr",
+    ),
+    "active": boolean(True),
+}
+DEVICE_POLICY = text(
+    r"[A-Za-z0-9_+=,.@-]{1,128}",
+    "must be the name of an IoT policy: 1 to 128 letters, digits and _+=,.@- (PolicyName of"
+    " AttachPolicy)",
+    "telemetry",
+)
 JOB_ID = "a job id is suffix, channel, ring and sequence within 64 (CreateJob)"
 RING = text(
-    rf"(?!{ROLLBACK}$){RING_NAME}",
-    f"must be 1 to 20 lower-case letters, digits and hyphens, not {ROLLBACK} (the groups of"
-    f" rollbacks): {JOB_ID}",
+    rf"(?!(?:{ROLLBACK}|{QUARANTINE})$){RING_NAME}",
+    f"must be 1 to 20 lower-case letters, digits and hyphens, not {ROLLBACK} or {QUARANTINE},"
+    f" which are groups of their own: {JOB_ID}",
     "canary",
 )
 SHARE: Fields = {
@@ -140,7 +175,11 @@ SUFFIX = text(
 # Firmware
 
 SIGNING_KEY = text(r"[a-z0-9]{1,8}", "must be 1 to 8 lower-case letters or digits, in quotes", "2")
-VERSION = version("2.1.0")
+VERSION = version(
+    "2.1.0",
+    rf".{{1,{LONGEST_VERSION}}}",
+    f"; of at most {LONGEST_VERSION} characters (ours: what a job document has room for)",
+)
 FIRMWARE: Fields = {
     "version": VERSION,
     "minimum_version": VERSION,

@@ -15,7 +15,14 @@ from components import policies
 from components.context import Context
 from components.dashboard import dashboard
 from components.rollout_controller import RolloutController
-from rollout.names import ALARMS, METRIC_NAMESPACE, ChannelMetric, Names
+from rollout.names import (
+    ALARMS,
+    METRIC_NAMESPACE,
+    PROVISIONING_ALARMS,
+    ChannelMetric,
+    Names,
+    ProvisioningMetric,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +42,8 @@ class AlarmRule:
     periods: int = 1
     datapoints: int = 1
     missing: Literal["breaching", "ignore", "notBreaching"] = "notBreaching"
+    of: Literal["controller", "hook"] = "controller"
+    """Whose metric it is: the channel's controller's, or the fleet's pre-provisioning hook's."""
 
 
 ALARM_RULES = {
@@ -99,6 +108,26 @@ ALARM_RULES = {
         periods=5,
         datapoints=5,
     ),
+    # one is a device that was turned away for nothing, and nobody else would tell of it
+    "provisioning-errors": AlarmRule(
+        description=(
+            "The pre-provisioning hook fails: devices cannot claim their serials, read its log"
+        ),
+        metric="Errors",
+        namespace="AWS/Lambda",
+        statistic="Sum",
+        of="hook",
+    ),
+    "provisioning-refused": AlarmRule(
+        description=(
+            "A device was refused its serial: a wrong list, a device that comes twice, or a claim"
+            " certificate in wrong hands; the pre-provisioning hook's log names serial, reason and"
+            " claim certificate"
+        ),
+        metric=ProvisioningMetric.REFUSED,
+        statistic="Sum",
+        of="hook",
+    ),
 }
 
 
@@ -109,6 +138,8 @@ class MonitoringArgs:
     rings: Sequence[str]
     notifications: Sequence[str]
     """E-mail addresses; each must confirm before SNS writes to it."""
+    provisioned: bool = False
+    """Whether the fleet's devices come in by claim."""
 
 
 class Monitoring(pulumi.ComponentResource):
@@ -126,7 +157,8 @@ class Monitoring(pulumi.ComponentResource):
         self._name, self._args, self._context = name, args, args.context
         self._child = pulumi.ResourceOptions(parent=self)
         topic = self._make_topic()
-        alarms = {short: self._make_alarm(short, topic) for short in ALARMS}
+        shorts = (*ALARMS, *(PROVISIONING_ALARMS if args.provisioned else ()))
+        alarms = {short: self._make_alarm(short, topic) for short in shorts}
         body = pulumi.Output.all(
             names=self._context.names,
             location=self._context.location,
@@ -175,9 +207,11 @@ class Monitoring(pulumi.ComponentResource):
     def _make_alarm(self, short: str, topic: aws.sns.Topic) -> aws.cloudwatch.MetricAlarm:
         rule, names, controller = ALARM_RULES[short], self._context.names, self._args.controller
         dimensions = {
-            "AWS/Lambda": {"FunctionName": controller.function_name},
-            "AWS/SQS": {"QueueName": controller.dead_letters_name},
-            METRIC_NAMESPACE: {"Suffix": names.suffix, "Channel": names.channel},
+            ("controller", "AWS/Lambda"): {"FunctionName": controller.function_name},
+            ("controller", "AWS/SQS"): {"QueueName": controller.dead_letters_name},
+            ("controller", METRIC_NAMESPACE): {"Suffix": names.suffix, "Channel": names.channel},
+            ("hook", "AWS/Lambda"): {"FunctionName": names.provisioning_hook},
+            ("hook", METRIC_NAMESPACE): {"Suffix": names.suffix},
         }
         return aws.cloudwatch.MetricAlarm(
             f"{self._name}-{short}-alarm",
@@ -185,7 +219,7 @@ class Monitoring(pulumi.ComponentResource):
             alarm_description=rule.description,
             namespace=rule.namespace,
             metric_name=rule.metric,
-            dimensions=dimensions[rule.namespace],
+            dimensions=dimensions[rule.of, rule.namespace],
             statistic=rule.statistic,
             comparison_operator=rule.operator,
             threshold=1,

@@ -12,7 +12,14 @@ from typing import Any
 import pulumi
 
 from components.location import Location
-from rollout.names import FIRMWARE_PREFIX, METRIC_NAMESPACE, ChannelKeys, FleetNames, Names
+from rollout.names import (
+    CLAIM_CLIENT,
+    FIRMWARE_PREFIX,
+    METRIC_NAMESPACE,
+    ChannelKeys,
+    FleetNames,
+    Names,
+)
 
 Document = dict[str, Any]
 Statement = dict[str, Any]
@@ -64,6 +71,123 @@ def device_policy(location: Location) -> Document:
         _statement(["iot:Publish"], topics("topic", *requests)),
         _statement(["iot:Subscribe"], topics("topicfilter", *answers)),
         _statement(["iot:Receive"], topics("topic", "jobs/*", "shadow/*")),
+    )
+
+
+def claim_policy(location: Location, names: FleetNames) -> Document:
+    """What a claim certificate may do: get a certificate for a key of the device's own, and
+    register it by this fleet's template, under a client id that no thing can have.
+
+    The wildcards are the serial in the client id, and the payload's format and the answer
+    (`json/accepted`). AWS IoT answers to the client that asked only.
+    """
+    api = ("$aws/certificates/create-from-csr", template_topic(names))
+    requests = [f"{topic}/{encoding}" for topic in api for encoding in ("cbor", "json")]
+
+    def topics(kind: str, names: Sequence[str]) -> list[str]:
+        return [location.arn("iot", f"{kind}/{name}") for name in names]
+
+    answers = [f"{topic}/*" for topic in api]
+    return _policy(
+        _statement(["iot:Connect"], [location.arn("iot", f"client/{CLAIM_CLIENT}*")]),
+        _statement(["iot:Publish"], topics("topic", requests)),
+        _statement(["iot:Subscribe"], topics("topicfilter", answers)),
+        _statement(["iot:Receive"], topics("topic", answers)),
+    )
+
+
+def template_topic(names: FleetNames) -> str:
+    """Where a device asks to be registered (RegisterThing of the device provisioning MQTT API)."""
+    return f"$aws/provisioning-templates/{names.provisioning_template}/provision"
+
+
+def template_arn(location: Location, names: FleetNames) -> str:
+    """Of the fleet's provisioning template, before it is there."""
+    return location.arn("iot", f"provisioningtemplate/{names.provisioning_template}")
+
+
+def provisioning_trust(location: Location, names: FleetNames) -> Document:
+    """IoT registers devices, by this template only."""
+    return service_trust("iot.amazonaws.com", location, [template_arn(location, names)])
+
+
+def provisioning_policy(
+    location: Location,
+    names: FleetNames,
+    ring_arns: Sequence[str],
+    thing_type_arn: str,
+    policy_names: Sequence[str],
+) -> Document:
+    """What RegisterThing does by this template: of AWSIoTThingsRegistration no more than that.
+
+    See https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsiot.html
+    """
+    # the wildcard is the serial
+    things = location.arn("iot", f"thing/{names.thing('*')}")
+    # AWS names a certificate when a device asks for it
+    certificates = location.arn("iot", "cert/*")
+    named = [location.arn("iot", f"policy/{name}") for name in sorted(policy_names)]
+    return _policy(
+        _statement(
+            [
+                "iot:CreateThing",
+                "iot:DescribeThing",
+                "iot:ListThingGroupsForThing",
+                "iot:ListThingPrincipals",
+                "iot:UpdateThing",
+            ],
+            [things],
+        ),
+        _statement(
+            ["iot:AddThingToThingGroup", "iot:UpdateThingGroupsForThing"],
+            [*sorted(ring_arns), things],
+        ),
+        _statement(["iot:DescribeThingGroup"], sorted(ring_arns)),
+        _statement(["iot:DescribeThingType"], [thing_type_arn]),
+        # IAM knows AttachPolicy by what the policy is attached to
+        _statement(
+            [
+                "iot:AttachPolicy",
+                "iot:AttachPrincipalPolicy",
+                "iot:DescribeCertificate",
+                "iot:ListPrincipalThings",
+                "iot:UpdateCertificate",
+            ],
+            [certificates],
+        ),
+        # AWS asks for the certificate and states the thing, MiniStack asks for the thing
+        _statement(
+            ["iot:AttachThingPrincipal"],
+            [certificates, things],
+            condition={"ArnLikeIfExists": {"iot:thingArn": things}},
+        ),
+        _statement(["iot:GetPolicy", "iot:ListTargetsForPolicy"], named),
+        # IAM knows no resource for these: three list, and RegisterThing can do no more than the
+        # calls above
+        _statement(
+            [
+                "iot:ListAttachedPolicies",
+                "iot:ListPolicyPrincipals",
+                "iot:ListPrincipalPolicies",
+                "iot:RegisterThing",
+            ],
+            ["*"],
+        ),
+    )
+
+
+def hook_policy(
+    location: Location, names: FleetNames, table_arn: str, log_group_arn: str
+) -> Document:
+    """The calls of the pre-provisioning hook."""
+    return _policy(
+        # streams are named by Lambda at run time
+        _statement(["logs:CreateLogStream", "logs:PutLogEvents"], [f"{log_group_arn}:*"]),
+        _statement(["dynamodb:GetItem", "dynamodb:PutItem"], [table_arn]),
+        # which ring a device is in that comes again; the wildcard is its serial
+        _statement(
+            ["iot:ListThingGroupsForThing"], [location.arn("iot", f"thing/{names.thing('*')}")]
+        ),
     )
 
 
@@ -184,8 +308,10 @@ def controller_policy(
     presign_role_arn: str,
     signing_key_arns: Sequence[str],
     ring_groups: Mapping[str, str],
+    image_key_arn: str | None = None,
 ) -> Document:
-    """The calls the controller makes, on what it makes them."""
+    """The calls the controller makes, on what it makes them. `image_key_arn` is the key that signs
+    images, where job documents hold their signatures."""
     rings, keys = sorted(ring_groups.values()), names.keys
     # jobs and groups of rollbacks are made with a release; devices may have any name
     jobs = location.arn("iot", f"job/{names.job_prefix}*")
@@ -216,7 +342,9 @@ def controller_policy(
             [bucket_arn],
             condition={"StringEquals": {"s3:prefix": keys.state}},
         ),
-        _statement(["kms:Sign"], [signing_key_arns[0]]),
+        _statement(
+            ["kms:Sign"], [signing_key_arns[0], *([image_key_arn] if image_key_arn else [])]
+        ),
         # during a rotation: the state that the key before signed is still the newest
         _statement(["kms:Verify"], sorted(signing_key_arns)),
         _statement(["iot:CreateJob"], [jobs, *rings, rollbacks]),
@@ -239,6 +367,10 @@ def controller_policy(
             [things],
         ),
         _statement(["iot:ListThingsInThingGroup"], sorted({*rings, groups})),
+        # whether devices still use the stack when it is destroyed
+        _statement(
+            ["iot:ListTargetsForPolicy"], [location.arn("iot", f"policy/{names.device_policy}")]
+        ),
         # IAM knows no resource for these three: they list, and change nothing
         _statement(["iot:ListAttachedPolicies", "iot:ListJobs", "iot:ListThingGroups"], ["*"]),
         _statement(

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 
 from components import policies
 from components.context import Context, after, keep
-from components.stack_file import ROOT
+from components.function_code import function_code
 from rollout.codec import sha256_hex
 from rollout.names import CONTROLLER_MEGABYTES, CONTROLLER_SECONDS, ChannelKeys, Names, Variable
 from rollout.release import Manifest
@@ -21,16 +21,6 @@ EVENT_AGE_SECONDS = 300
 LETTERS_KEPT_SECONDS = 86_400
 """A dead letter is evidence of a failed run, not work: what it asked for, the next tick did."""
 TICK = "rate(1 minute)"
-
-
-def controller_code() -> pulumi.AssetArchive:
-    """The function's package: file by file and sorted, so that no `__pycache__` changes it."""
-    files = sorted(
-        path.relative_to(ROOT).as_posix()
-        for folder in ("cloud", "functions", "rollout")
-        for path in (ROOT / folder).glob("*.py")
-    )
-    return pulumi.AssetArchive({name: pulumi.FileAsset(str(ROOT / name)) for name in files})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +36,16 @@ class RolloutControllerArgs:
     presign_role: aws.iam.Role
     signing_keys: Sequence[aws.kms.Key]
     """The first signs, the others are still trusted."""
+    image_key: aws.kms.Key | None = None
+    """What signs images, where job documents hold their signatures."""
     ring_group_arns: pulumi.Input[Mapping[str, pulumi.Input[str]]]
     fleet: pulumi.Resource | None
     """What must outlive the jobs on destroy, where it is of this stack: the rings' groups are."""
+    devices: Sequence[pulumi.Resource]
+    """Things and certificates of devices that go with the stack."""
+    declared_devices: int
+    """Of the fleet. Where others use it, too, it goes only if it is protected, and so kept, or of
+    another stack."""
 
 
 class RolloutController(pulumi.ComponentResource):
@@ -71,7 +68,7 @@ class RolloutController(pulumi.ComponentResource):
             tags=self._context.tags,
             opts=keep(self._child, self._context.protect),  # who was offered what, when and why
         )
-        dead_letters = self._make_dead_letters()
+        dead_letters, letters_policy = self._make_dead_letters()
         rights = aws.iam.RolePolicy(
             f"{name}-rights",
             name="controller",
@@ -85,6 +82,7 @@ class RolloutController(pulumi.ComponentResource):
                 dead_letters_arn=dead_letters.arn,
                 presign_role_arn=args.presign_role.arn,
                 signing_key_arns=[key.arn for key in args.signing_keys],
+                image_key_arn=args.image_key.arn if args.image_key else None,
                 ring_groups=args.ring_group_arns,
             ),
             opts=self._child,
@@ -98,7 +96,7 @@ class RolloutController(pulumi.ComponentResource):
             destination_config={"on_failure": {"destination": dead_letters.arn}},
             opts=self._child,
         )
-        ready = [rights, failures, *([args.fleet] if args.fleet else [])]
+        ready = [rights, failures, letters_policy, *([args.fleet] if args.fleet else [])]
         for ring in args.manifest.rings if args.fleet else ():
             self._guard_ring(ring.name, ready)
         # on destroy it goes first: the controller ends the stack's jobs while it has all it needs
@@ -133,7 +131,7 @@ class RolloutController(pulumi.ComponentResource):
             opts=after(self._child, *ready),
         )
 
-    def _make_dead_letters(self) -> aws.sqs.Queue:
+    def _make_dead_letters(self) -> tuple[aws.sqs.Queue, aws.sqs.QueuePolicy]:
         queue = aws.sqs.Queue(
             f"{self._name}-dead-letters",
             name=self._context.names.dead_letters,
@@ -142,7 +140,7 @@ class RolloutController(pulumi.ComponentResource):
             tags=self._context.tags,
             opts=self._child,
         )
-        aws.sqs.QueuePolicy(
+        policy = aws.sqs.QueuePolicy(
             f"{self._name}-dead-letters-policy",
             queue_url=queue.url,
             policy=policies.fill_in(
@@ -151,9 +149,13 @@ class RolloutController(pulumi.ComponentResource):
                 controller_role_arn=self._args.role.arn,
                 tls_only=self._context.tls_only,
             ),
-            opts=self._child,
+            # On destroy it goes after the jobs' end, when the devices are detached, and before
+            # they are deleted: until then AWS has detached them, which takes it seconds
+            # (DetachThingPrincipal), for which the provider does not wait. For this it does: it
+            # looks until the policy has been gone for 25 s.
+            opts=after(self._child, *self._args.devices),
         )
-        return queue
+        return queue, policy
 
     def _make_function(
         self, log_group: aws.cloudwatch.LogGroup, rights: aws.iam.RolePolicy
@@ -172,6 +174,10 @@ class RolloutController(pulumi.ComponentResource):
             Variable.SIGNING_KEY_ARNS: key_arns,
             Variable.SUFFIX: context.names.suffix,
         }
+        if args.fleet and not context.protect:
+            variables[Variable.DECLARED_DEVICES] = str(args.declared_devices)
+        if args.image_key:
+            variables[Variable.IMAGE_KEY_ARN] = args.image_key.arn
         return aws.lambda_.Function(
             f"{self._name}-function",
             name=context.names.controller,
@@ -180,7 +186,7 @@ class RolloutController(pulumi.ComponentResource):
             runtime="python3.13",
             handler="functions.controller.handler",
             architectures=["arm64"],
-            code=controller_code(),
+            code=function_code(),
             timeout=CONTROLLER_SECONDS,
             memory_size=CONTROLLER_MEGABYTES,
             environment={"variables": variables},

@@ -6,8 +6,10 @@ replace:
 - `flash.Flash`: its slots are partitions there, its memory a page of flash, and `boot` belongs to
   the boot loader; after `mark_for_trial` the board reboots, where `_install` calls `_boot`.
 - `flash.self_test`: whatever proves that the image works, above all that it reaches AWS IoT.
-- `connection.Connection`, for another MQTT client: give `Device` a class with IotClient's methods.
-- `Faults` goes; it serves tests only.
+- `mqtt.MqttSession`, for another MQTT client: give `Device` and `Claiming` classes with the methods
+  of IotClient and ClaimClient.
+- `claiming.Keyring`: the device's own key belongs into its secure element.
+- `Faults` goes, and `die_at`; they serve tests only.
 
 `rules.py`, `strict_json.py`, `download.py` and `transfer.py` stay as they are.
 """
@@ -31,14 +33,12 @@ from device.connection import (
     JobEnded,
     JobExecution,
     JobHandout,
-    NoAnswer,
     RequestRefused,
-    Stopped,
-    Unreachable,
     VersionMismatch,
 )
 from device.download import NO_DOWNLOAD, Download, DownloadError, draw_wait
 from device.flash import ExecutionKey, Flash, JobOutcome
+from device.mqtt import NoAnswer, Stopped, Unreachable
 from device.rules import (
     BAD_DOCUMENT,
     Accept,
@@ -128,12 +128,12 @@ class Device:
     """One device, with a thread of its own that sleeps until IoT says that its next job changed.
 
         config = DeviceConfig(
-            thing="gateways-1a2b3c4d-0001",
-            certificate_pem=Path("device.crt").read_text(),
-            private_key_pem=Path("device.key").read_text(),
             ca_pem=Path("AmazonRootCA1.pem").read_text(),
             host="example-ats.iot.us-east-1.amazonaws.com",  # stack output iotEndpoint
             port=8883,
+            thing="gateways-1a2b3c4d-0001",  # these three: claiming.py, for a device by claim
+            certificate_pem=Path("device.crt").read_text(),
+            private_key_pem=Path("device.key").read_text(),
             serial="0001",
             public_key_pem=Path("release.pub").read_text(),  # stack output signingPublicKey
             channel="stable",

@@ -1,51 +1,21 @@
-"""A device's connection to AWS IoT: MQTT 5 over mutual TLS, with requests and answers as
-docs/device-contract.md has them.
+"""A device's connection to AWS IoT, with the requests and answers of docs/device-contract.md.
 
-Every call here is made by the device's own thread and waits for the answer there; the SDK's threads
-only pass events on. Answers are read strictly: the SDK's typed clients would read them leniently,
-and leave out the time that a job has left.
+Every call here is made by the device's own thread and waits for the answer there.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from awscrt import mqtt5
-from awscrt.exceptions import AwsCrtError
-from awscrt.mqtt_request_response import (
-    Client,
-    ClientOptions,
-    RequestOptions,
-    Response,
-    ResponsePath,
-    StreamingOperationOptions,
-    SubscriptionStatusEvent,
-    SubscriptionStatusEventType,
-)
-from awsiot import mqtt5_client_builder
-
-from device.strict_json import StrictJsonError, read_strict_json
+from device.mqtt import Endpoint, MqttSession, Unreachable, Unreadable
 
 ExecutionStatus = Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"]
 """What a device may set; the other statuses are IoT's."""
 
-REQUEST_TIMEOUT_SECONDS = 10
-"""Without an answer; then the device asks again."""
-STOP_TIMEOUT_SECONDS = 5.0
-KEEP_ALIVE_SECONDS = 60
-RECONNECT_MILLISECONDS = (250, 60_000)
-"""Bounds of the wait before a new connection: the first, doubling to the longest; each wait is
-drawn from 0 to its bound."""
-REQUEST_SUBSCRIPTIONS = 10
-"""Answer topics subscribed at once; a job in hand needs eight, two for each of `$next`, its
-document, its updates and the shadow."""
 JOB_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 ENDED_CODES = frozenset({"InvalidStateTransition", "TerminalStateReached", "ResourceNotFound"})
 """Answers that say: this execution is over, or gone with its job."""
@@ -53,24 +23,8 @@ RETRY_CODES = frozenset({"RequestThrottled", "InternalError", 429, 500})
 """The shadow's codes are numbers."""
 
 
-class Unreachable(Exception):
-    """No answer, or none yet: ask again later."""
-
-
-class NoAnswer(Unreachable):
-    """The request went out, as far as known, and nothing came back."""
-
-
-class Unreadable(Unreachable):
-    """The answer is no JSON that a device reads."""
-
-
 class RequestRefused(Exception):
     """IoT will not have this request, now or later."""
-
-
-class Stopped(Exception):
-    """The device is being stopped."""
 
 
 class JobEnded(Exception):
@@ -112,22 +66,17 @@ class JobHandout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectionConfig:
+class ConnectionConfig(Endpoint):
     """Where and as whom a device connects; PEM texts. The client id is the thing name, as the
     device policy demands."""
 
     thing: str
     certificate_pem: str
     private_key_pem: str
-    ca_pem: str
-    """Of the root CA that signed the endpoint's certificate; "" means the system's."""
-    host: str
-    port: int
-    """8883, or 443 (ALPN) where only that is let through."""
 
 
-class Connection:
-    """One connection; the SDK reconnects by itself. Both callbacks run on the SDK's threads.
+class Connection(MqttSession):
+    """A device's connection; the SDK reconnects by itself. Both callbacks run on the SDK's threads.
 
     `on_ready` is called after every subscribe to notify-next and for every message there,
     `on_trouble` with a short text when a connection attempt or the subscription failed.
@@ -140,55 +89,9 @@ class Connection:
         on_trouble: Callable[[str], None],
     ) -> None:
         self._thing = config.thing
-        self._stopping: Future[None] = Future()
-        self._stopped = threading.Event()
-        self._on_ready, self._on_trouble = on_ready, on_trouble
-        self._client = mqtt5_client_builder.mtls_from_bytes(
-            config.certificate_pem.encode(),
-            config.private_key_pem.encode(),
-            endpoint=config.host,
-            port=config.port,
-            ca_bytes=config.ca_pem.encode() or None,
-            client_id=config.thing,
-            keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
-            min_reconnect_delay_ms=RECONNECT_MILLISECONDS[0],
-            max_reconnect_delay_ms=RECONNECT_MILLISECONDS[1],
-            retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
-            on_lifecycle_connection_failure=lambda data: on_trouble(
-                f"cannot connect: {data.exception}"
-            ),
-            on_lifecycle_stopped=lambda _: self._stopped.set(),
-        )
-        options = ClientOptions(REQUEST_SUBSCRIPTIONS, 1, REQUEST_TIMEOUT_SECONDS)
-        self._requests = Client(self._client, options)
-        self._notices = self._requests.create_stream(
-            StreamingOperationOptions(
-                f"$aws/things/{self._thing}/jobs/notify-next",
-                self._on_subscription,
-                lambda _: on_ready(),
-            )
-        )
-
-    def start(self) -> None:
-        self._client.start()
-        self._notices.open()
-
-    def interrupt(self) -> None:
-        """Makes the device's thread, and every call it makes from now on, raise Stopped."""
-        if not self._stopping.done():
-            self._stopping.set_result(None)
-
-    def close(self) -> None:
-        """Disconnects and lets the SDK's clients go."""
-        self.interrupt()
-        self._client.stop()
-        self._stopped.wait(STOP_TIMEOUT_SECONDS)
-        del self._notices, self._requests, self._client
-
-    def sleep(self, seconds: float) -> None:
-        """Waits; raises Stopped if the device is stopped meanwhile."""
-        if wait([self._stopping], timeout=seconds).done:
-            raise Stopped
+        identity = (config.certificate_pem, config.private_key_pem)
+        super().__init__(config, config.thing, *identity, on_trouble=on_trouble)
+        self.listen(f"$aws/things/{self._thing}/jobs/notify-next", on_ready)
 
     def find_next_job(self) -> JobExecution | None:
         """The next job, as it is: the one in progress if there is one, else the oldest queued. It
@@ -253,45 +156,11 @@ class Connection:
 
     def _ask(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Publishes a request and waits for its answer. Raises what an error in it means."""
-        token, topic = str(uuid.uuid4()), f"$aws/things/{self._thing}/{operation}"
-        answers = [f"{topic}/accepted", f"{topic}/rejected"]
-        options = RequestOptions(
-            answers,
-            [ResponsePath(answer, "clientToken") for answer in answers],
-            topic,
-            json.dumps({**request, "clientToken": token}).encode(),
-            token,
-        )
-        response = self._wait_for(self._requests.make_request(options))
-        try:
-            answer = read_strict_json(response.payload or b"")
-        except StrictJsonError as error:
-            raise Unreadable(str(error)) from error
-        if not isinstance(answer, dict):
-            raise Unreadable("not an object")
-        if response.topic.endswith("/rejected"):
-            raise _to_exception(answer)
-        return answer
-
-    def _wait_for(self, future: Future[Response]) -> Response:
-        """The SDK's answer. The SDK ends a request by itself; the time here is for the case that it
-        does not."""
-        seconds = REQUEST_TIMEOUT_SECONDS + STOP_TIMEOUT_SECONDS
-        done = wait((future, self._stopping), timeout=seconds, return_when=FIRST_COMPLETED).done
-        if self._stopping in done:
-            raise Stopped
-        if future not in done:
-            raise NoAnswer("no answer")
-        try:
-            return future.result()
-        except AwsCrtError as error:
-            raise NoAnswer(str(error)) from error
-
-    def _on_subscription(self, event: SubscriptionStatusEvent) -> None:
-        if event.type == SubscriptionStatusEventType.SUBSCRIPTION_ESTABLISHED:
-            self._on_ready()
-        elif event.type == SubscriptionStatusEventType.SUBSCRIPTION_HALTED:
-            self._on_trouble(f"may not subscribe to notify-next: {event.error}")
+        topic = f"$aws/things/{self._thing}/{operation}"
+        answer = self.ask(topic, request, token=str(uuid.uuid4()))
+        if not answer.is_accepted:
+            raise _to_exception(answer.body)
+        return answer.body
 
 
 def _execution_state(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,17 +88,7 @@ class Flash:
         """Changes fields of the memory and stores it atomically: afterwards the file is the old one
         or the new one."""
         self.memory = replace(self.memory, **changes)
-        new = self._file.with_suffix(".new")
-        with new.open("w") as file:
-            file.write(canonical_json(self.memory))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._file)
-        handle = os.open(self._folder, os.O_RDONLY)  # the rename, too, must survive a power cut
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_atomically(self._file, canonical_json(self.memory))
 
     @property
     def inactive(self) -> Slot:
@@ -156,6 +146,22 @@ class Flash:
             trial=None,
             outcome=JobOutcome(status="FAILED", reason=SELF_TEST_FAILED, detail=detail, job=job),
         )
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Afterwards the file holds the old text or the new, whatever happens; only its owner reads
+    it."""
+    new = file.with_name(f"{file.name}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(file)
+    handle = os.open(file.parent, os.O_RDONLY)  # the rename, too, must survive a power cut
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def self_test(image: Path, hardware: str) -> str | None:

@@ -5,17 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from forecast.assumptions import Assumptions
 from forecast.course import Course
-from rollout.job_document import (
-    MAX_DOCUMENT,
-    MAX_REFUSES,
-    artifact_url,
-    job_document,
-    release_statement,
-)
-from rollout.jws import RELEASE_TYPE, compact_jws, signing_input
+from rollout.job_document import MAX_DOCUMENT, longest_document
 from rollout.names import PLACED_A_SECOND, ROLLBACK, Names
 from rollout.release import Manifest
 
@@ -35,6 +29,53 @@ class Limit:
     source: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProvisioningStep:
+    """What each device that comes in by claim asks of AWS, and how long all of them take."""
+
+    what: str
+    calls: int
+    """A device, where no answer is lost."""
+    calls_a_second: int
+    """Of the whole account in its region, as long as nobody has it raised."""
+    quota: str
+    """Its name and code in Service Quotas."""
+    minutes: int
+    """For all devices, one after the other at that rate."""
+
+
+PROVISIONING_QUOTAS = (
+    ("connect: by claim, then as itself", 2, 500, "Connect requests, device gateway"),
+    (
+        *("CreateCertificateFromCsr: its certificate", 1, 20),
+        "Fleet Provisioning CreateCertificateFromCsr MQTT API TPS (L-83161BB8)",
+    ),
+    (
+        *("RegisterThing: its thing, ring, policies", 1, 10),
+        "Fleet Provisioning RegisterThing MQTT API TPS (L-B2BBBD8C)",
+    ),
+)
+"""What, calls a device, calls a second (defaults of Service Quotas, 2024), quota."""
+
+
+def list_provisioning(devices: int) -> tuple[ProvisioningStep, ...]:
+    """What AWS allows so many devices that come in by claim.
+
+    >>> list_provisioning(100_000)[-1].minutes
+    167
+    """
+    return tuple(
+        ProvisioningStep(
+            what=what,
+            calls=calls,
+            calls_a_second=rate,
+            quota=quota,
+            minutes=ceil(devices * calls / rate / 60),
+        )
+        for what, calls, rate, quota in PROVISIONING_QUOTAS
+    )
+
+
 def check_limits(
     manifest: Manifest, assumptions: Assumptions, courses: Sequence[Course]
 ) -> tuple[Limit, ...]:
@@ -44,7 +85,7 @@ def check_limits(
     names = Names(fleet="", suffix="s" * 8, channel=manifest.channel)
     longest_ring = max(*(ring.name for ring in manifest.rings), ROLLBACK, key=len)
     job_id = len(names.job(longest_ring, HIGHEST_SEQUENCE))
-    document = document_size(manifest)
+    document = len(longest_document(manifest.channel, manifest.firmware, manifest.document_extra))
     jobs = max(course.most_jobs for course in courses)
     writes = round(max(course.most_begun for course in courses) * WRITES_AN_UPDATE / 60, 1)
     found = [
@@ -67,22 +108,3 @@ def check_limits(
         Limit(what=what, value=value, limit=limit, kept=value <= limit, source=source)
         for what, value, limit, source in found
     )
-
-
-def document_size(manifest: Manifest) -> int:
-    """Characters of the release's longest job document: the way back's, with names as long as they
-    get."""
-    signature = b"\x30\x44" + (b"\x02\x20" + b"\x7f" * 32) * 2
-    channel, firmware = manifest.channel, manifest.firmware
-    statement = release_statement(
-        channel,
-        firmware,
-        HIGHEST_SEQUENCE,
-        downgrade=True,
-        job="j" * 64,
-        refuses=["f" * 64] * MAX_REFUSES,
-    )
-    key = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/" + "0" * 36
-    url = artifact_url("b" * 63, "us-gov-west-1", "amazonaws.com", firmware.key)
-    jws = compact_jws(signing_input(RELEASE_TYPE, key, statement), signature)
-    return len(job_document(jws, url))

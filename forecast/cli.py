@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from components.stack_file import ROOT, StackFileError, read_configuration
 from forecast.assumptions import Assumptions
+from forecast.aws_limits import list_provisioning
 from forecast.forecast import forecast_release
 from forecast.plot import draw_forecast
 from forecast.scenarios import list_scenarios, run_scenario
-from forecast.tables import Table, forecast_tables, format_markdown, print_tables, scenario_table
+from forecast.tables import (
+    Table,
+    forecast_tables,
+    format_markdown,
+    print_tables,
+    provisioning_table,
+    scenario_table,
+)
 from rollout.codec import encode
+from rollout.release import Manifest
 
 if TYPE_CHECKING:
     from components.settings import Settings
@@ -105,8 +114,14 @@ def run(args: argparse.Namespace) -> int:
         _show(args, data, [scenario_table(stack, assumptions, courses)])
         return 0
     forecast, good, bad = forecast_release(manifest, assumptions)
-    data = {"stack": stack, "forecast": encode(forecast)}
-    _show(args, data, forecast_tables(stack, manifest, forecast))
+    risks = _list_risks(manifest)
+    data = {"stack": stack, "forecast": encode(forecast), "risks": risks}
+    tables = forecast_tables(stack, manifest, forecast, risks)
+    if settings.fleet.is_provisioned:
+        steps = list_provisioning(assumptions.devices)
+        data["provisioning"] = encode(steps)
+        tables.append(provisioning_table(assumptions.devices, steps))
+    _show(args, data, tables)
     if args.plot:
         try:
             args.plot.write_text(draw_forecast(stack, forecast, good, bad))
@@ -128,6 +143,14 @@ def read_settings(path: Path, root: Path = ROOT) -> Settings:
         return read(read_configuration(path, root), root)
     except (StackFileError, SettingsError) as error:
         raise ForecastError(str(error)) from error
+
+
+def _list_risks(manifest: Manifest) -> list[str]:
+    """What a preview warns of, too."""
+    from components.settings.agents import list_agent_risks
+    from components.settings.rollout import list_abort_risks
+
+    return [*list_abort_risks(manifest), *list_agent_risks(manifest)]
 
 
 def _assume(args: argparse.Namespace, settings: Settings) -> Assumptions:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from forecast.assumptions import CANCELED_A_MINUTE, DAY, Assumptions
-from forecast.aws_limits import Limit
+from forecast.aws_limits import Limit, ProvisioningStep
 from forecast.costs import PRICES, RUN_SECONDS, total
 from forecast.course import Course
 from forecast.forecast import BadCourse, Forecast
@@ -32,9 +32,12 @@ class Table:
     notes: Sequence[str] = ()
 
 
-def forecast_tables(stack: str, manifest: Manifest, forecast: Forecast) -> list[Table]:
+def forecast_tables(
+    stack: str, manifest: Manifest, forecast: Forecast, risks: Sequence[str] = ()
+) -> list[Table]:
+    """`risks` are what a person should know before the merge, in sentences."""
     return [
-        _ring_table(stack, manifest, forecast),
+        _ring_table(stack, manifest, forecast, risks),
         _bad_table(forecast.bad),
         _luck_table(forecast.luck),
         _cost_table(forecast),
@@ -42,7 +45,7 @@ def forecast_tables(stack: str, manifest: Manifest, forecast: Forecast) -> list[
     ]
 
 
-def _ring_table(stack: str, manifest: Manifest, forecast: Forecast) -> Table:
+def _ring_table(stack: str, manifest: Manifest, forecast: Forecast, risks: Sequence[str]) -> Table:
     good, rows = forecast.good, []
     for ring in good.rings:
         takes = _between(ring.started, ring.passed)
@@ -58,7 +61,11 @@ def _ring_table(stack: str, manifest: Manifest, forecast: Forecast) -> Table:
         f"{forecast.version} on {stack}, channel {forecast.channel}, {good.devices:,} devices",
         ("ring", "devices", "starts after", "ends after", "takes"),
         rows,
-        [*notes, _describe_assumptions(forecast.assumptions)],
+        [
+            *notes,
+            *(f"**Before you merge**: {risk}." for risk in risks),
+            _describe_assumptions(forecast.assumptions),
+        ],
     )
 
 
@@ -193,6 +200,33 @@ def _limit_table(limits: Sequence[Limit]) -> Table:
         ("what", "here", "limit", "kept", "whose"),
         rows,
         () if all(limit.kept for limit in limits) else notes,
+    )
+
+
+def provisioning_table(devices: int, steps: Sequence[ProvisioningStep]) -> Table:
+    """How long AWS takes to take in so many devices that come by claim."""
+    rows = [
+        [
+            one.what,
+            f"{one.calls}",
+            f"{one.calls_a_second:,}",
+            format_minutes(one.minutes),
+            one.quota,
+        ]
+        for one in steps
+    ]
+    slowest = max(steps, key=lambda one: one.minutes)
+    return Table(
+        f"Taking in {devices:,} devices by claim",
+        ("what", "a device", "a second", "takes", "quota of the account"),
+        rows,
+        [
+            f"Together they take {format_minutes(slowest.minutes)}, as long as the slowest step."
+            " Whom AWS throttles waits and asks again.",
+            "Faster: have the last quota raised (Service Quotas, AWS IoT Core), then the one above."
+            " AWS does not say whether what RegisterThing does inside counts, too: AttachPolicy 15"
+            " a second, UpdateCertificate 10.",
+        ],
     )
 
 

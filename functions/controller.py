@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain, islice
 from typing import Any
 
 import boto3
@@ -21,12 +22,16 @@ import boto3
 from cloud.bucket import ImageCheck, Overtaken
 from cloud.channel import Channel
 from cloud.clients import AWS_ERRORS, CONFIG, Clients
-from cloud.groups import some_things
+from cloud.cut_off import Quarantine
+from cloud.device_ties import DeviceTies
+from cloud.groups import group_things, some_things
 from cloud.preflight import Inspector
+from cloud.signer import NoImageKey
 from cloud.wakes import is_tick_gone
 from cloud.way_back import Clock, WayBackWorker
 from rollout import actions as act
 from rollout.decide import decide
+from rollout.document_extra import needs_image_signature
 from rollout.go_back import count_left_behind, has_failed
 from rollout.job_document import artifact_url, job_document, release_statement
 from rollout.jws import RELEASE_TYPE
@@ -42,7 +47,7 @@ from rollout.names import (
 )
 from rollout.observed import Alarm, Job, Observed, Returning
 from rollout.orders import Order, Orders, waived_things
-from rollout.prove import find_failing_kept
+from rollout.prove import find_adopted, find_failing_kept
 from rollout.release import Abort, Firmware, Manifest, Pace
 from rollout.state import Phase, State
 from rollout.trust import NOWHERE, Place, UntrustedState, recover_state
@@ -56,6 +61,8 @@ MOVING_SECONDS = 20
 """How long AWS may list a device in the group that it was just taken out of."""
 END_WRITES = 3
 """How often the end of the stack is written again over another run's state."""
+MAX_COUNTED = 10_000
+"""Devices that are counted before a stack goes: 40 pages."""
 MAX_NAMED = 20
 """Foreign jobs, or devices in the way, that a run names in its log."""
 
@@ -74,9 +81,14 @@ class Setup:
     manifest_sha256: str
     region: str
     dns_suffix: str
+    declared_devices: int | None = None
+    """Devices that the stack itself declares; None where whoever uses it does not keep it."""
+    image_key: str | None = None
+    """ARN of the key that signs images; None where no job document holds such a signature."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Setup:
+        declared = environment.get(Variable.DECLARED_DEVICES)
         return cls(
             names=Names(
                 fleet=environment[Variable.FLEET],
@@ -90,6 +102,8 @@ class Setup:
             manifest_sha256=environment[Variable.MANIFEST_SHA256],
             region=environment[Variable.REGION],
             dns_suffix=environment[Variable.DNS_SUFFIX],
+            declared_devices=int(declared) if declared else None,
+            image_key=environment.get(Variable.IMAGE_KEY_ARN),
         )
 
 
@@ -133,7 +147,11 @@ class Controller:
     def __init__(self, setup: Setup, clients: Clients, *, clock: Clock = time) -> None:
         self.setup, self.names, self._clock = setup, setup.names, clock
         self.channel = Channel(
-            clients, setup.names, bucket=setup.bucket, signing_keys=setup.signing_keys
+            clients,
+            setup.names,
+            bucket=setup.bucket,
+            signing_keys=setup.signing_keys,
+            image_key=setup.image_key,
         )
         self._unread: list[str] = []
         """Jobs that AWS would not show to this run, and why."""
@@ -144,6 +162,7 @@ class Controller:
             ring_groups=setup.ring_groups,
             clock=clock,
         )
+        self.quarantine = Quarantine(self.channel.bucket, setup.names)
         self.inspector = Inspector(
             clients,
             setup.names,
@@ -207,7 +226,30 @@ class Controller:
         if not is_tick_gone(self.channel.clients, self.names, self._clock):
             self.channel.cloudwatch.put({ChannelMetric.FORGED: 1}, {})
             return {"outcome": "forged", "why": f"the rule {self.names.tick} still wakes it"}
-        return self.end()
+        in_use = self._find_users()
+        return {"outcome": "refused", "failed": [in_use]} if in_use else self.end()
+
+    def _find_users(self) -> str | None:
+        """What is said where devices that the stack did not create still use it: AWS would keep the
+        device policy and the thing type, and the stack would be half gone."""
+        declared = self.setup.declared_devices
+        if declared is None:
+            return None
+        clients, names = self.channel.clients, self.names
+        rings = map(names.ring_group, self.setup.ring_groups)
+        members = (group_things(clients, group) for group in (*rings, names.quarantine_group))
+        things = sum(1 for _ in islice(chain.from_iterable(members), MAX_COUNTED))
+        certificates = DeviceTies(clients, names, None).count_policy_targets(MAX_COUNTED)
+        others, holders = max(0, things - declared), max(0, certificates - declared)
+        if not others and not holders:
+            return None
+        least = "at least " if MAX_COUNTED in (things, certificates) else ""
+        return (
+            f"devices that the stack did not create still use it: {least}{others} in its thing"
+            f" groups, and {least}{holders} certificates have the policy {names.device_policy}."
+            " `python -m ops drain` ends that; then destroy it again. Until then nothing wakes"
+            " the controller: `pulumi up` would mend that"
+        )
 
     def end(self) -> dict[str, Any]:
         """Ends every live job of the channel, running executions too, and its rollback groups: the
@@ -309,7 +351,8 @@ class Controller:
             image_problems={key: one.problem for key, one in images.items() if one.problem},
             images={key: one.version for key, one in images.items() if one.version},
             ring_groups=frozenset(self.setup.ring_groups),
-            is_fleet_empty=state.last_good is None and not self._has_devices(),
+            is_fleet_empty=(state.last_good is None or state.is_adopted)
+            and not self._has_devices(),
             groups=groups,
             returning=self._returning(state),
         )
@@ -329,7 +372,7 @@ class Controller:
     def _look_at_images(self, state: State, manifest: Manifest | None) -> dict[str, ImageCheck]:
         """By key: the images that are out, wanted, or the way back of these. Where nothing is
         out or wanted, nothing is looked at."""
-        good, candidate = state.last_good, state.candidate
+        good, candidate = state.last_good or find_adopted(manifest, state), state.candidate
         wanted = manifest.firmware if manifest and manifest.firmware != good else None
         out = candidate.firmware if candidate else None
         if not (wanted or out or state.open_way_back):
@@ -383,7 +426,7 @@ class Controller:
                 done += filter(None, [self._act(action, state, manifest)])
                 if isinstance(action, act.Create):
                     made.append(self.names.job(action.offer.ring, action.offer.sequence))
-            except AWS_ERRORS as error:
+            except (*AWS_ERRORS, NoImageKey) as error:
                 failed.append(f"{type(action).__name__}: {error}")
         if made:
             self.channel.write_state(mark_made(state, made, self.names), place)
@@ -439,10 +482,17 @@ class Controller:
             if manifest
             else Manifest.in_progress_timeout_minutes
         )
+        extra = state.document_extra
+        image_signature = (
+            self.channel.signer.sign_image(offer.firmware.sha256)
+            if needs_image_signature(extra)
+            else ""
+        )
+        jws = self.channel.signer.sign(RELEASE_TYPE, statement)
         request = {
             "targets": [self._target(action)],
             "targetSelection": "CONTINUOUS",
-            "document": job_document(self.channel.signer.sign(RELEASE_TYPE, statement), url),
+            "document": job_document(jws, url, offer.firmware, extra, image_signature),
             "description": (
                 f"{offer.firmware.version} for ring {offer.ring} of channel {self.names.channel}"
             ),
@@ -489,6 +539,7 @@ class Controller:
                         self.names.job(ROLLBACK, offer.sequence),
                         observed.jobs,
                         waived=waived_things(observed.orders, action.group),
+                        cut_off=self.quarantine.followed(),
                         until=now + CONTROLLER_SECONDS - LAST_SECONDS,
                     )
                 except AWS_ERRORS as error:

@@ -18,7 +18,7 @@ from ops.errors import OpsError
 from ops.rehearsal import is_spent
 from ops.render import describe_order
 from ops.snapshot import Snapshot
-from ops.stack import add_stack_arguments, open_access
+from ops.stack import Access, add_stack_arguments, open_access
 from ops.terminal import ask_consent, say, user_name
 from ops.text import format_time, one_line
 from rollout.codec import DecodeError
@@ -46,17 +46,20 @@ def add_changing_command(
     parser.add_argument("--yes", action="store_true", help="do not ask")
     why = "the reason, which is recorded; asked for when missing"
     parser.add_argument("--why", metavar="TEXT", help=why)
-    parser.set_defaults(run=lambda args: run(Command(args), args))
+
+    def run_command(args: argparse.Namespace) -> None:
+        run(Command(open_access(args), why=args.why, is_agreed=bool(args.yes)), args)
+
+    parser.set_defaults(run=run_command)
     return parser
 
 
 class Command:
     """One changing command: where it works, who gives it, and what they said in advance."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        access = open_access(args)
-        self.channel, self.stack, self.is_agreed = access.channel, access.stack, bool(args.yes)
-        self._why = args.why
+    def __init__(self, access: Access, *, why: str | None, is_agreed: bool) -> None:
+        self.channel, self.stack, self.is_agreed = access.channel, access.stack, is_agreed
+        self._why = why
         self._by = f"{access.caller} ({user_name()})"[:ORDER_CHARACTERS]
 
     def check_readable(self, file: OrdersFile) -> None:
@@ -108,11 +111,11 @@ class Command:
         if not self.write_order(order, change, replace_unreadable=replace_unreadable):
             say("Somebody else gave the same order meanwhile: theirs stands.")
 
-    def ask_order(self, lines: Iterable[str]) -> Order:
-        """Says what will happen; the order of the person who agreed. Raises OpsError when they did
-        not."""
+    def ask_order(self, lines: Iterable[str], word: str | None = None) -> Order:
+        """Says what will happen; the order of the person who agreed, by typing `word` where there
+        is one. Raises OpsError when they did not."""
         lines = [self.stack.title, *(f"  {line}" for line in lines)]
-        why = ask_consent(lines, why=self._why, yes=self.is_agreed)
+        why = ask_consent(lines, why=self._why, yes=self.is_agreed, word=word)
         return Order(by=self._by, at=time.time(), why=why)
 
     def write_order(

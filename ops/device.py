@@ -1,4 +1,4 @@
-"""`device`: one device, what it runs, its jobs, why."""
+"""`device`: one device, by thing or serial: what it runs, its jobs, its certificates, why."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from rollout.codec import encode
 
 
 def add_parser(commands: Subparsers) -> None:
-    parser = commands.add_parser("device", help="Show one device: what it runs, its jobs, why")
+    parser = commands.add_parser(
+        "device", help="Show one device: what it runs, its jobs, its serial, why"
+    )
     add_stack_arguments(parser)
     parser.add_argument(
-        "thing", metavar="THING", help="a thing's name, or a declared device's serial"
+        "thing",
+        metavar="THING",
+        help="a thing's name, or a device's serial",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=lambda args: device(open_access(args), args.thing, as_json=args.json))

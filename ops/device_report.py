@@ -11,16 +11,23 @@ from dataclasses import dataclass, replace
 
 from cloud import shadows
 from cloud.channel import Channel
-from cloud.groups import groups_of_thing
+from cloud.cut_off import CutOff, HeldPrincipal, Quarantine
+from cloud.device_ties import ACTIVE
+from cloud.groups import attributes_of, groups_of_thing
 from cloud.jobs import Execution
+from cloud.serial_table import SerialTable
 from cloud.shadows import Reported
 from ops.errors import OpsError
 from ops.failures import describe_failure
 from ops.snapshot import Snapshot, take_snapshot
 from ops.stack import Stack
 from ops.text import one_line
+from ops.which_device import search_thing
+from rollout.codec import DecodeError
 from rollout.names import ROLLBACK
 from rollout.orders import Orders
+from rollout.rings import SERIAL_ATTRIBUTE
+from rollout.serial import Serial, SerialStatus
 from rollout.state import Offer, State
 
 MAX_JOBS = 10
@@ -42,29 +49,62 @@ class ExecutionReport(Execution):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceReport:
-    thing: str
+    thing: str | None
+    """None for a serial that no device has claimed yet."""
+    serial: str | None = None
+    """The thing's attribute `serial`; of a device that no registry knows, too."""
+    registered: Serial | None = None
+    """What the registry has of the serial."""
+    certificates: tuple[HeldPrincipal, ...] = ()
     ring: str | None = None
+    cut_off: CutOff | None = None
+    """What it had, where it is in quarantine."""
     reported: Reported | None = None
     """What the device says that it runs."""
     should_run: Offer | None = None
     """The newest offer that is meant for the device."""
-    rollbacks: tuple[int, ...]
+    rollbacks: tuple[int, ...] = ()
     """Sequences in the names of the rollbacks' groups that it is in."""
-    jobs: tuple[ExecutionReport, ...]
+    jobs: tuple[ExecutionReport, ...] = ()
     """The newest offer first."""
     why: tuple[str, ...] = ()
     """What all this means, in sentences."""
 
 
 def report_device(channel: Channel, stack: Stack, name: str) -> DeviceReport:
-    """What is known of a thing, or of the declared device with this serial. Raises OpsError when
-    there is no such thing."""
-    thing = stack.device_names.get(name, name)
-    groups = groups_of_thing(channel.clients, thing)
-    if groups is None:
-        declared = ", ".join(sorted(stack.device_names))
-        known = f"; the stack's declared devices are {declared}" if declared else ""
-        raise OpsError(f"there is no thing {name} in {stack.region}{known}")
+    """What is known of a thing, or of the device with this serial: declared, in the registry, or of
+    a thing that says so. Raises OpsError when there is none."""
+    thing = search_thing(channel.clients, stack, name)
+    attributes = attributes_of(channel.clients, thing) if thing else None
+    if thing and attributes is not None:
+        return _report_thing(channel, stack, thing, attributes)
+    registered = _find_registered(channel, stack, name)
+    if registered is None:
+        raise OpsError(_describe_unknown(stack, name))
+    report = DeviceReport(thing=None, serial=name, registered=registered)
+    return replace(report, why=tuple(_explain_registered(report)))
+
+
+def _find_registered(channel: Channel, stack: Stack, serial: str) -> Serial | None:
+    if stack.serials_table_name is None:
+        return None
+    stored = SerialTable(channel.clients, stack.serials_table_name).get(serial)
+    return stored.record if stored else None
+
+
+def _describe_unknown(stack: Stack, name: str) -> str:
+    declared = ", ".join(sorted(stack.device_names))
+    known = f"; the stack's declared devices are {declared}" if declared else ""
+    table = stack.serials_table_name
+    registry = f", and none in the registry {table}" if table else ""
+    return f"there is no thing {name} in {stack.region}, none with this serial{registry}{known}"
+
+
+def _report_thing(
+    channel: Channel, stack: Stack, thing: str, attributes: dict[str, str]
+) -> DeviceReport:
+    serial = attributes.get(SERIAL_ATTRIBUTE)
+    groups = groups_of_thing(channel.clients, thing) or set()
     ring = next((r for r, group in stack.ring_group_names.items() if group in groups), None)
     sequences = (channel.names.rollback_sequence(group) for group in groups)
     rollbacks = tuple(sorted(sequence for sequence in sequences if sequence is not None))
@@ -75,13 +115,25 @@ def report_device(channel: Channel, stack: Stack, name: str) -> DeviceReport:
         reported = replace(reported, version=version, sha256=sha256, hardware=hardware)
     report = DeviceReport(
         thing=thing,
+        serial=serial,
+        registered=_find_registered(channel, stack, serial) if serial else None,
+        certificates=stack.ties(channel.clients).certificates(thing),
         ring=ring,
+        cut_off=_read_cut_off(channel, thing),
         reported=reported,
         should_run=_find_offer(seen.state, ring, rollbacks),
         rollbacks=rollbacks,
         jobs=_list_executions(channel, thing),
     )
     return replace(report, why=tuple(_explain(report, seen)))
+
+
+def _read_cut_off(channel: Channel, thing: str) -> CutOff | None:
+    try:
+        stored = Quarantine(channel.bucket, channel.names).get(thing)
+    except DecodeError as error:
+        raise OpsError(f"the record of what {thing} had cannot be read: {error}") from error
+    return stored.record if stored else None
 
 
 def _find_offer(state: State | None, ring: str | None, rollbacks: tuple[int, ...]) -> Offer | None:
@@ -124,7 +176,7 @@ def _report_execution(channel: Channel, execution: Execution) -> ExecutionReport
 def _explain(report: DeviceReport, seen: Snapshot) -> Iterator[str]:
     """What the report means, in sentences."""
     runs, should = report.reported, report.should_run
-    if not report.ring:
+    if not report.ring and not report.cut_off:
         yield "it is in no ring of this stack, so no release reaches it"
     if runs is None:
         yield "it has never reported what it runs"
@@ -137,6 +189,36 @@ def _explain(report: DeviceReport, seen: Snapshot) -> Iterator[str]:
         yield f"it runs {runs.version}, it should run {should.firmware.version}{why}"
     if seen.state:
         yield from _explain_way_back(report, seen.state, seen.orders)
+    yield from _explain_certificates(report)
+    yield from _explain_registered(report)
+
+
+def _explain_certificates(report: DeviceReport) -> Iterator[str]:
+    """What keeps the device from connecting."""
+    active = [one for one in report.certificates if one.status == ACTIVE]
+    if not report.certificates:
+        yield "its thing has no certificate, so it cannot connect"
+    elif not active:
+        yield "none of its certificates is active, so it cannot connect"
+
+
+def _explain_registered(report: DeviceReport) -> Iterator[str]:
+    """What the registry means for the device, where that is worth a word."""
+    record = report.registered
+    if record is None:
+        return
+    claim = record.claim
+    match record.status:
+        case SerialStatus.UNCLAIMED:
+            yield "no device has claimed its serial yet"
+        case SerialStatus.RELEASED:
+            yield "its serial is released: another key may claim it"
+        case SerialStatus.BLOCKED:
+            yield "its serial is blocked: nobody may claim it"
+    if claim and report.thing is None:
+        yield f"its thing {one_line(claim.thing)} is not there (any more)"
+    elif claim and claim.thing != report.thing:
+        yield f"its serial is claimed by another thing, {one_line(claim.thing)}"
 
 
 def _explain_way_back(report: DeviceReport, state: State, orders: Orders) -> Iterator[str]:

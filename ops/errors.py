@@ -31,11 +31,19 @@ UNKNOWN_CREDENTIALS = frozenset(
     }
 )
 SERVICES = {
+    "BatchGetItem": "dynamodb",
+    "DeleteItem": "dynamodb",
+    "DeleteObject": "s3",
     "DescribeAlarms": "cloudwatch",
     "GetMetricStatistics": "cloudwatch",
     "GetCallerIdentity": "sts",
+    "GetItem": "dynamodb",
     "GetObject": "s3",
+    "GetPublicKey": "kms",
+    "ListObjectsV2": "s3",
+    "PutItem": "dynamodb",
     "PutObject": "s3",
+    "Scan": "dynamodb",
     "Verify": "kms",
 }
 """By operation outside IoT: the service in the name of the permission that it needs."""

@@ -3,10 +3,11 @@ being proved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cloud.channel import Channel
+from cloud.cut_off import CutOff
 from cloud.way_back import WayBackWorker
 from rollout.go_back import Fate, count_left_behind, find_fate
 from rollout.ledger import Run, open_exposures
@@ -60,6 +61,8 @@ class WayBackReport:
     """Who is exposed, placed and back; None once it is done."""
     left_behind: int = 0
     """Devices that it could not bring back so far."""
+    cut_off: tuple[str, ...] = ()
+    """Devices in quarantine that were exposed: it does not wait for them."""
 
 
 # The way back
@@ -82,13 +85,19 @@ def look_back(channel: Channel, state: State, jobs: Mapping[str, Job]) -> Observ
 
 
 def report_way_back(
-    channel: Channel, state: State, jobs: Mapping[str, Job], now: float
+    channel: Channel,
+    state: State,
+    jobs: Mapping[str, Job],
+    now: float,
+    cut_off: Iterable[CutOff] = (),
 ) -> WayBackReport | None:
+    """`cut_off` are devices in quarantine."""
     back, own, offer = state.way_back, own_job(channel, state), state.returning()
     if back is None:
         return None
     job = jobs.get(own) if own else None
     observed = look_back(channel, state, jobs)
+    exposing = {source.job for source in back.sources}
     return WayBackReport(
         group=back.group,
         group_name=channel.names.rollback_group(back.group),
@@ -103,6 +112,9 @@ def report_way_back(
         counts=job.counts if job else None,
         returning=observed.returning if back.is_open else None,
         left_behind=count_left_behind(state, observed, channel.names, now),
+        cut_off=tuple(
+            record.thing for record in cut_off if exposing.intersection(record.held.began)
+        ),
     )
 
 

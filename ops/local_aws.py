@@ -15,6 +15,8 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
+from ops.paced import CONNECTIONS
+
 FOLDER_VARIABLE = "SANDBOX_DIR"
 """Environment variable: the sandbox's folder."""
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / ".sandbox"
@@ -49,7 +51,7 @@ def _client(service: str, port: int, region: str) -> BaseClient:
     config = Config(
         proxies={},
         s3={"addressing_style": "path"},
-        max_pool_connections=32,
+        max_pool_connections=CONNECTIONS,
         connect_timeout=5,
         read_timeout=120,
         retries={"total_max_attempts": 2, "mode": "standard"},

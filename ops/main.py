@@ -13,17 +13,23 @@ from cloud.clients import AWS_ERRORS
 from ops import (
     approve,
     device,
+    drain,
     halt,
+    image_certificate,
     pardon,
     pause,
+    placement,
+    quarantine,
     resume,
     retry,
     rollback,
+    serials,
     status,
     waive,
 )
 from ops.errors import OpsError, explain
 from ops.stack import add_stack_arguments
+from rollout.codec import DecodeError
 
 REFUSED, INTERRUPTED = 1, 130
 """Exit codes: what was asked for could not be done; ended by the keyboard."""
@@ -42,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except (OpsError, forecast.cli.ForecastError) as error:
         print(f"{args.command}: {error}", file=sys.stderr)
+    except DecodeError as error:  # of what only the project writes
+        print(f"{args.command}: somebody else wrote {error}", file=sys.stderr)
     except AWS_ERRORS as error:
         print(f"{args.command}: {explain(error)}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -62,6 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_stack_arguments(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     changing = (pause, resume, approve, halt, rollback, retry, pardon, waive)
-    for command in (*changing, status, device, forecast.cli):
+    fleet = (placement, serials, quarantine, drain)
+    inspecting = (status, device, image_certificate, forecast.cli)
+    for command in (*changing, *fleet, *inspecting):
         command.add_parser(commands)
     return parser

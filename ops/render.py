@@ -8,11 +8,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cloud.cut_off import CutOff
 from cloud.preflight import Obstacle
 from ops.device_report import DeviceReport, ExecutionReport
 from ops.exposures import ExposureReport, WayBackReport
 from ops.failures import FailureReport
 from ops.preflight_report import PreflightReport, RingCheckReport
+from ops.quarantine_report import QuarantineReport
 from ops.report import UNKNOWN, AlarmReport, ControllerReport, Report, RingReport
 from ops.text import (
     count_devices,
@@ -91,6 +93,7 @@ def render_status(report: Report, *, ascii_only: bool) -> RenderableType:
             map(describe_exposure, report.exposures),
         ),
         ("Devices that could not go back", _describe_preflight(report.preflight, report.at)),
+        ("Devices in quarantine", _describe_quarantine(report.quarantine)),
         ("Orders in control.json", _describe_orders(report.orders, report.orders_problem)),
         ("Why devices fail", _describe_failures(report.failures)),
         ("Alarms", map(_describe_alarm, report.alarms)),
@@ -192,7 +195,11 @@ def _describe_release(report: Report) -> Iterator[str]:
     yield f"Waits for   {waiting_line(report.waiting, now)}"
     yield f"            ends when {report.ends_when}"
     previous = describe_firmware(report.previous_good)
-    yield f"Last good   {describe_firmware(report.last_good)}; before it {previous}"
+    adopted = ", adopted: no ring is offered it" if report.is_adopted else ""
+    yield f"Last good   {describe_firmware(report.last_good)}{adopted}; before it {previous}"
+    if unused := report.unused_adopted:
+        why = "has no effect any more: the channel has offered firmware before"
+        yield f"            fleet.adopted, {describe_firmware(unused)}, {why}"
     if report.halt:
         yield f"Halt        {report.halt.id}: {report.halt.why}. It ends with `{report.halt.end}`"
     yield f"Controller  {_describe_controller(report.controller, now)}"
@@ -243,6 +250,8 @@ def _describe_way_back(back: WayBackReport | None, now: float) -> Iterator[str]:
     yield _describe_returning(back.returning)
     if back.job:
         yield f"job {back.job}: {describe_counts(back.counts)}"
+    for thing in back.cut_off:
+        yield f"cut off: {one_line(thing)}, in quarantine: nobody waits for it"
     for thing, code in back.returning.refusals.items():
         yield f"AWS would not have {one_line(thing)} in the group: {one_line(code)}"
     for problem in back.returning.problems:
@@ -293,6 +302,25 @@ def _describe_ring_check(ring: RingCheckReport, now: float) -> str:
     return f"{ring.ring}: {ring.devices} known; {began}, {ended}{skipped}{problem}"
 
 
+def _describe_quarantine(quarantine: QuarantineReport | None) -> Iterator[str]:
+    if quarantine is None:
+        return
+    yield f"{count_devices(quarantine.devices)} cut off"
+    for one in quarantine.named:
+        yield f"{one_line(one.thing)}: {describe_cut_off(one)}"
+    if more := quarantine.devices - len(quarantine.named):
+        yield f"and {more} more"
+
+
+def describe_cut_off(record: CutOff) -> str:
+    """Since when, by whom and why; and what is not finished."""
+    if record.restoring:
+        rest = f"; being restored {describe_order(record.restoring)}, not finished"
+    else:
+        rest = "" if record.done_at else "; NOT FINISHED: `quarantine` it again"
+    return f"cut off {describe_order(record.order)}{rest}"
+
+
 def _describe_orders(orders: Orders, problem: str | None) -> Iterator[str]:
     if problem:
         yield f"unreadable: {problem}"
@@ -339,10 +367,18 @@ def _describe_alarm(one: AlarmReport) -> str:
 def render_device(report: DeviceReport, now: float) -> RenderableType:
     runs, should = report.reported, report.should_run
     lines = [
-        Text(report.thing, style="bold"),
+        Text(report.thing or f"{report.serial}: no thing", style="bold"),
+        *(
+            [Text(f"  {describe_cut_off(report.cut_off)}", style="bold red")]
+            if report.cut_off
+            else []
+        ),
         *(Text(f"  {sentence}") for sentence in report.why),
-        Text(f"Ring        {report.ring or 'none'}"),
     ]
+    if report.thing:
+        lines.append(Text(f"Ring        {report.ring or 'none'}"))
+    lines += map(Text, _describe_registered(report))
+    lines += map(Text, _describe_certificates(report))
     if runs:
         at = f", reported {format_since(runs.at, now)}" if runs.at else ""
         contract = f", contract {runs.contract}" if runs.contract else ""
@@ -352,10 +388,38 @@ def render_device(report: DeviceReport, now: float) -> RenderableType:
         lines.append(
             Text(f"Should run  {describe_firmware(should.firmware)}, sequence {should.sequence}")
         )
+    if report.thing is None:
+        return Group(*lines)
     heading = "Jobs, the newest first" if report.jobs else "Jobs        none"
     lines.append(Text(heading, style="bold"))
     lines += [Text(f"  {line}") for job in report.jobs for line in _describe_execution(job, now)]
     return Group(*lines)
+
+
+def _describe_registered(report: DeviceReport) -> Iterator[str]:
+    """The serial's record in the registry, and what happened to it."""
+    record = report.registered
+    if record is None:
+        if report.serial:
+            yield f"Serial      {one_line(report.serial)}, in no registry of this stack"
+        return
+    ring = [f"ring {record.ring}"] if record.ring else []
+    listed = [*ring, *(f"{key} {value}" for key, value in record.attributes.items())]
+    about = f" ({', '.join(listed)})" if listed else ""
+    yield f"Serial      {record.serial}: {record.status}{about}"
+    if claim := record.claim:
+        key, by = f"{claim.key[:12]}...", f"{claim.by[:12]}..."
+        yield f"Claimed     {format_time(claim.at)}, by claim certificate {by}, for key {key}"
+    for event in record.events:
+        yield f"            {one_line(event.what)} {describe_order(event.order)}"
+
+
+def _describe_certificates(report: DeviceReport) -> Iterator[str]:
+    claim = report.registered.claim if report.registered else None
+    for one in report.certificates:
+        policies = ", ".join(map(one_line, one.policies)) or "no policy"
+        is_claimed = " (of the claim)" if claim and claim.certificate == one.certificate else ""
+        yield f"Certificate {(one.certificate or '')[:12]}... {one.status}{is_claimed}, {policies}"
 
 
 def _describe_execution(job: ExecutionReport, now: float) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ops.exposures import (
 )
 from ops.failures import FailureReport, FailureSampler
 from ops.preflight_report import PreflightReport, report_preflight
+from ops.quarantine_report import QuarantineReport, report_quarantine
 from ops.rehearsal import begin_run
 from ops.snapshot import Snapshot, take_snapshot
 from ops.stack import Stack
@@ -134,11 +135,17 @@ class Report:
     """The stack's own, and those that gates name."""
     last_good: Firmware | None = None
     previous_good: Firmware | None = None
+    is_adopted: bool = False
+    """Whether the last good release is what devices ran before the channel's first one."""
+    unused_adopted: Firmware | None = None
+    """What the stack file adopts without effect, for the channel has offered firmware before."""
     way_back: WayBackReport | None = None
     exposures: tuple[ExposureReport, ...] = ()
     """Devices on firmware that is neither good nor being proved."""
     preflight: PreflightReport | None = None
     """Devices that could not go back; None where nothing was looked at yet."""
+    quarantine: QuarantineReport | None = None
+    """Devices that were cut off; None where there are none."""
     halt: HaltReport | None = None
     orders: Orders
     """control.json as it stands."""
@@ -169,6 +176,8 @@ class Reporter:
         last_run = self._channel.cloudwatch.last_run(now)
         waiting, ends_when = _find_waiting(seen)
         run = begin_run(seen, state, manifest, self._names)
+        quarantine = report_quarantine(self._channel)
+        cut_off = quarantine.named if quarantine else ()
         report = Report(
             at=now,
             channel=self._stack.channel_name,
@@ -185,9 +194,12 @@ class Reporter:
             alarms=self._report_alarms(plans),
             last_good=state.last_good,
             previous_good=state.previous_good,
-            way_back=report_way_back(self._channel, state, jobs, now),
+            way_back=report_way_back(self._channel, state, jobs, now, cut_off),
+            is_adopted=state.is_adopted,
+            unused_adopted=_find_unused_adopted(state, manifest),
             exposures=tuple(report_exposures(run, jobs)),
             preflight=report_preflight(self._channel),
+            quarantine=quarantine,
             halt=self._report_halt(seen),
             orders=seen.orders,
             orders_problem=one_line(orders_problem) if orders_problem else None,
@@ -294,6 +306,13 @@ def _report_release(state: State) -> ReleaseReport | None:
     )
 
 
+def _find_unused_adopted(state: State, manifest: Manifest | None) -> Firmware | None:
+    adopted = manifest.adopted if manifest else None
+    if adopted is None or state.standing(adopted.sha256) == "good":
+        return None
+    return adopted if state.sequence or state.last_good else None
+
+
 def _find_waiting(seen: Snapshot) -> tuple[Waiting, str]:
     """What the controller said that it waits for, and what ends that."""
     if seen.state:
@@ -311,6 +330,7 @@ def _list_needs(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
     needs = [
         *_list_stranded(report, stack),
         *_list_holds(report, stack),
+        *_list_half_cut_off(report, stack),
         *_list_waits(report, stack),
         *_list_silence(report, stack),
     ]
@@ -370,6 +390,15 @@ def _list_holds(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
         if is_in_file:
             change = f"rollout.{word} is true there; set it to false and deploy"
             yield "today", f"the stack file holds the rollout: {change}"
+
+
+def _list_half_cut_off(report: Report, stack: Stack) -> Iterator[tuple[Urgency, str]]:
+    """Devices that `quarantine` or `restore` broke off at, as far as they are named."""
+    for one in report.quarantine.unfinished if report.quarantine else ():
+        what = "restored" if one.restoring else "cut off"
+        verb = "restore" if one.restoring else "quarantine"
+        thing = one_line(one.thing)
+        yield "today", f"{thing} is {what} in part: `{stack.command(f'{verb} {thing}')}` goes on"
 
 
 TOLD_OTHERWISE = frozenset({"halted", "paused", "rollback-failed", "no-way-back"})

@@ -10,16 +10,20 @@ import shlex
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import boto3
 from botocore.client import BaseClient
+from botocore.config import Config
 
 from cloud.channel import Channel
 from cloud.clients import CONFIG, Clients
+from cloud.device_ties import DeviceTies
+from cloud.serial_table import SerialTable
 from ops import local_aws
 from ops.errors import OpsError
+from ops.paced import CONNECTIONS
 from rollout.codec import DecodeError, camel_case, decode
 from rollout.names import Names
 
@@ -49,6 +53,19 @@ class Stack:
     """By ring: its thing group."""
     device_names: dict[str, str]
     """By serial: the declared devices' things."""
+    image_key_arn: str | None = None
+    """What signs images for agents that ask for it; None where nothing does."""
+    device_rings: dict[str, str] = field(default_factory=dict)
+    """By serial: the declared devices' rings."""
+    device_certificates: dict[str, str] = field(default_factory=dict)
+    """By serial: the declared devices' certificates, PEM."""
+    device_policy_name: str | None = None
+    """What every device's certificate has attached."""
+    thing_type_name: str | None = None
+    """The devices' thing type."""
+    serials_table_name: str | None = None
+    """The registry of serials; this and the next only where devices are provisioned by claim."""
+    provisioning_template_name: str | None = None
 
     @property
     def names(self) -> Names:
@@ -61,6 +78,10 @@ class Stack:
     def command(self, words: str) -> str:
         """A command for this stack, to be copied."""
         return f"python -m ops {words} {self.option}"
+
+    def ties(self, clients: Clients) -> DeviceTies:
+        table = self.serials_table_name
+        return DeviceTies(clients, self.names, SerialTable(clients, table) if table else None)
 
     def channel(self, clients: Clients) -> Channel:
         return Channel(
@@ -163,11 +184,12 @@ def _ask_pulumi(stack: str) -> str:
 
 def _connect(stack: Stack) -> Clients:
     session = boto3.Session(region_name=stack.region)
+    config = CONFIG.merge(Config(max_pool_connections=CONNECTIONS))
 
     def connect(service: str) -> BaseClient:
         # the account's own endpoint: the one that boto3 would guess is not the same everywhere
         endpoint = f"https://{stack.iot_endpoint}" if service == "iot-data" else None
-        return session.client(service, config=CONFIG, endpoint_url=endpoint)
+        return session.client(service, config=config, endpoint_url=endpoint)
 
     return Clients(connect)
 

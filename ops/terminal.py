@@ -26,8 +26,11 @@ def ask(question: str) -> str:
         return ""
 
 
-def ask_consent(lines: Iterable[str], *, why: str | None, yes: bool) -> str:
-    """Says what will happen; the reason, on one line, once the person agreed, else OpsError."""
+def ask_consent(
+    lines: Iterable[str], *, why: str | None, yes: bool, word: str | None = None
+) -> str:
+    """Says what will happen; the reason, on one line, once the person agreed, else OpsError. With
+    a `word` they agree by typing that."""
     say(*lines)
     said = ask("Why? ") if why is None else why
     reason = "".join(c for c in " ".join(said.split()) if c.isprintable())
@@ -38,7 +41,9 @@ def ask_consent(lines: Iterable[str], *, why: str | None, yes: bool) -> str:
         raise OpsError(
             f"the reason has {size} characters, at most {ORDER_CHARACTERS}; nothing was changed"
         )
-    if not yes and ask("Do it? [y/N] ").strip().lower() not in ("y", "yes"):
+    question = f"Type {word} to do it: " if word else "Do it? [y/N] "
+    agreed = (word,) if word else ("y", "yes", "Y", "YES", "Yes")
+    if not yes and ask(question).strip() not in agreed:
         raise OpsError("not confirmed: nothing was changed")
     return reason
 

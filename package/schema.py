@@ -27,6 +27,7 @@ from components.account_settings import AccountSettings
 from components.arguments import CommonArgs, is_required
 from components.device_fleet import DeclaredDevice, DeviceFleet, DeviceFleetArgs
 from components.firmware_channel import FirmwareChannel, FirmwareChannelArgs
+from components.settings.fleet import ClaimCertificate
 from rollout.codec import camel_case, encode
 from rollout.names import StackOutput
 from rollout.release import (
@@ -59,6 +60,7 @@ LIMITS: Mapping[type, limits.Fields] = {
     Abort: limits.ABORT,
     AlarmGate: limits.ALARM,
     Approval: limits.APPROVAL,
+    ClaimCertificate: limits.CLAIM,
     CommonArgs: {"environment": limits.ENVIRONMENT},
     DeclaredDevice: {"serial": limits.SERIAL, "ring": limits.RING},
     DeviceFleetArgs: limits.FLEET,
@@ -94,6 +96,7 @@ OUTPUTS: Mapping[type, Mapping[StackOutput, tuple[Schema, str]]] = {
         StackOutput.THING_TYPE_NAME: (TEXT, "The thing type of its devices."),
         StackOutput.FLEET_GROUP_NAME: (TEXT, "The thing group of all its devices."),
         StackOutput.RING_GROUP_NAMES: (TEXT_BY_NAME, "Ring to the thing group of its devices."),
+        StackOutput.QUARANTINE_GROUP_NAME: (TEXT, "The thing group of devices that were cut off."),
         StackOutput.DEVICE_POLICY_NAME: (TEXT, "The IoT policy of every device."),
         StackOutput.DEVICE_NAMES: (TEXT_BY_NAME, "Serial to thing, of declared devices."),
         StackOutput.DEVICE_RINGS: (TEXT_BY_NAME, "Serial to ring, of declared devices."),
@@ -106,6 +109,18 @@ OUTPUTS: Mapping[type, Mapping[StackOutput, tuple[Schema, str]]] = {
             "Serial to private key (PEM), with `keysInState` only.",
         ),
         StackOutput.EVENT_LOG_GROUPS: (TEXT_BY_NAME, "Kind of events to log group."),
+        StackOutput.SERIALS_TABLE_NAME: (
+            TEXT,
+            "The DynamoDB table of serials that may be claimed, with `provisioning` only.",
+        ),
+        StackOutput.PROVISIONING_TEMPLATE_NAME: (
+            TEXT,
+            "The provisioning template, with `provisioning` only.",
+        ),
+        StackOutput.CLAIM_CERTIFICATES: (
+            TEXT_BY_NAME,
+            "Claim to claim certificate (PEM), with `provisioning` only.",
+        ),
     },
     FirmwareChannel: {
         StackOutput.BUCKET_NAME: (TEXT, "The bucket of images and manifests."),
@@ -115,6 +130,10 @@ OUTPUTS: Mapping[type, Mapping[StackOutput, tuple[Schema, str]]] = {
         StackOutput.SIGNING_PUBLIC_KEY: (
             TEXT,
             "What devices verify releases with: a PEM block for each signing key.",
+        ),
+        StackOutput.IMAGE_KEY_ARN: (
+            TEXT,
+            "The key that signs images, where `documentExtra` has `{imageSignature}`.",
         ),
         StackOutput.DASHBOARD_URL: (TEXT, "The channel's dashboard."),
         StackOutput.NOTIFICATIONS_TOPIC_ARN: (TEXT, "The SNS topic of its alarms."),
@@ -126,7 +145,13 @@ OUTPUTS: Mapping[type, Mapping[StackOutput, tuple[Schema, str]]] = {
     },
 }
 """Names and values are those of `stack_outputs()`."""
-SOMETIMES = (StackOutput.DEVICE_PRIVATE_KEYS,)
+SOMETIMES = (
+    StackOutput.CLAIM_CERTIFICATES,
+    StackOutput.DEVICE_PRIVATE_KEYS,
+    StackOutput.IMAGE_KEY_ARN,
+    StackOutput.PROVISIONING_TEMPLATE_NAME,
+    StackOutput.SERIALS_TABLE_NAME,
+)
 """Outputs that are not always there."""
 ARGUMENTS: Mapping[type, type | None] = {
     AccountSettings: None,
@@ -210,6 +235,8 @@ def _kind(hint: Any, nested: dict[str, Schema]) -> tuple[Schema, bool]:
     if origin in (tuple, Sequence):
         kind, is_plain = _kind(parts[0], nested)
         return {"type": "array", "items": {**kind, **_plain(is_plain)}}, True
+    if hint in (dict[str, Any], Any):
+        return {"$ref": "pulumi.json#/Any"}, True
     if origin is Mapping:
         kind, is_plain = _kind(parts[1], nested)
         return {"type": "object", "additionalProperties": {**kind, **_plain(is_plain)}}, True

@@ -13,9 +13,11 @@ from rollout.names import Names
 from rollout.obey import obey
 from rollout.observed import Observed
 from rollout.prove import (
+    adopt_release,
     halt_for_ended,
     is_awaited,
     judge_offers,
+    learn_documents,
     move_on,
     stand_still,
     tell_late_failures,
@@ -34,6 +36,8 @@ def decide(
     """
     run = Run(manifest=manifest, state=state, observed=observed, now=now, names=names)
     follow_jobs(run)
+    learn_documents(run)
+    adopt_release(run)
     obey(run)
     judge_offers(run)
     tell_late_failures(run)

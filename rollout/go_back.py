@@ -243,7 +243,7 @@ def _tell_no_way_back(run: Run, exposing: list[Offer]) -> None:
 def provide_rings(run: Run) -> None:
     """Gives every ring the last good release, for whoever joins it. Not where the candidate is
     being proved, or where devices wait for the release that supersedes what they run; nor, while
-    everything is halted, but as part of a way back."""
+    everything is halted, but as part of a way back. An adopted release is given to none."""
     state, good = run.state, run.state.last_good
     rings = [ring.name for ring in plan_of(run)]
     if good is None or not rings:
@@ -253,6 +253,8 @@ def provide_rings(run: Run) -> None:
     if run.manifest:
         gone = [o for o in kept if o.ring not in rings]
         end_offers(run, gone, "the stack file has no such ring any more")
+    if state.is_adopted:
+        return  # who never was exposed keeps what it runs
     if halt_reason(run) and state.open_way_back is None:
         return
     for ring in rings:

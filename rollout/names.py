@@ -15,8 +15,22 @@ from enum import StrEnum
 RING_NAME = r"[a-z0-9][a-z0-9-]{0,19}"
 """At most 20 characters: a job id is `<8>-<channel, 20>-<ring, 20>-<10 digits>` and IoT allows 64
 (CreateJob)."""
+SERIAL_NAME = r"[A-Za-z0-9_-]{1,98}"
+"""A serial number: with fleet name and suffix it is a thing's name, of which IoT takes 128
+characters (CreateThing), and a colon would break Pulumi's URNs."""
 ROLLBACK = "rollback"
 """Ring name of the group that a rollback makes for exposed devices; no ring of a fleet has it."""
+
+QUARANTINE = "quarantine"
+"""What the name of the group of devices that were cut off ends with; no ring of a fleet has it."""
+CLAIM_CLIENT = "claim."
+"""What the client id of a device that has only a claim certificate begins with; its serial follows.
+A thing's name holds no dot, so no such client is a thing."""
+
+ATTRIBUTE_VALUE = r"[A-Za-z0-9_.,@/:#=\[\]-]{1,800}"
+"""What an attribute of a thing may hold (AttributeValue of CreateThing)."""
+OWN_ATTRIBUTES = ("hardware", "initialVersion", "serial")
+"""Attributes that the fleet itself gives each device."""
 
 FIRMWARE_PREFIX = "firmware/"
 """Where images lie in the channel's bucket."""
@@ -86,6 +100,13 @@ class ChannelMetric(StrEnum):
     FORGED = "Forged"
 
 
+class ProvisioningMetric(StrEnum):
+    """What the pre-provisioning hook counts, by the dimension Suffix."""
+
+    ALLOWED = "ClaimsAllowed"
+    REFUSED = "ClaimsRefused"
+
+
 RING_METRICS = {
     "DevicesQueued": "queued",
     "DevicesInProgress": "in_progress",
@@ -114,6 +135,9 @@ it."""
 GATE_ALARMS = tuple(short for short in ALARMS if short not in NO_GATE_ALARMS)
 """Those that a gate may watch."""
 
+PROVISIONING_ALARMS = ("provisioning-errors", "provisioning-refused")
+"""The stack's own alarms on its pre-provisioning hook, where it has one; no gate watches them."""
+
 EVENT_LOGS = ("job-events", "device-registry-events", "thing-group-events")
 """Log groups of the fleet's events."""
 
@@ -123,8 +147,12 @@ class Variable(StrEnum):
 
     BUCKET = "BUCKET"
     CHANNEL = "CHANNEL"
+    DECLARED_DEVICES = "DECLARED_DEVICES"
+    """How many devices the stack itself declares; only where it may go although devices use it."""
     DNS_SUFFIX = "DNS_SUFFIX"
     FLEET = "FLEET"
+    IMAGE_KEY_ARN = "IMAGE_KEY_ARN"
+    """Only where job documents hold signatures of images."""
     MANIFEST_SHA256 = "MANIFEST_SHA256"
     PRESIGN_ROLE_ARN = "PRESIGN_ROLE_ARN"
     REGION = "AWS_REGION"
@@ -134,6 +162,42 @@ class Variable(StrEnum):
     SIGNING_KEY_ARNS = "SIGNING_KEY_ARNS"
     """JSON: a list; the first signs."""
     SUFFIX = "SUFFIX"
+
+
+class HookVariable(StrEnum):
+    """Environment variables of the pre-provisioning hook; Lambda takes 4 KB of them all
+    (CreateFunction)."""
+
+    ATTRIBUTES = "ATTRIBUTES"
+    """JSON: the fleet's own attributes, which every provisioned device gets."""
+    CLAIM_CERTIFICATES = "CLAIM_CERTIFICATES"
+    """JSON: ids of the claim certificates in use."""
+    FLEET = "FLEET"
+    HARDWARE = "HARDWARE"
+    INITIAL_VERSION = "INITIAL_VERSION"
+    RINGS = "RINGS"
+    """JSON: a list of names and percentages, in their order."""
+    SUFFIX = "SUFFIX"
+    THING_TYPE = "THING_TYPE"
+    """Its full name."""
+
+
+class TemplateParameter(StrEnum):
+    """Parameters of the provisioning template. A device says the first, the hook all others."""
+
+    SERIAL = "SerialNumber"
+    HARDWARE = "Hardware"
+    INITIAL_VERSION = "InitialVersion"
+    RING_GROUP = "RingGroup"
+    THING = "ThingName"
+    THING_TYPE = "ThingType"
+    CERTIFICATE = "AWS::IoT::Certificate::Id"
+    """AWS IoT's own."""
+
+    @staticmethod
+    def attribute(key: str) -> str:
+        """The parameter of one of the fleet's own attributes."""
+        return f"Attribute::{key}"
 
 
 class StackOutput(StrEnum):
@@ -156,11 +220,19 @@ class StackOutput(StrEnum):
     CONTROLLER_NAME = "controllerName"
     SIGNING_KEY_ARNS = "signingKeyArns"
     SIGNING_PUBLIC_KEY = "signingPublicKey"
+    IMAGE_KEY_ARN = "imageKeyArn"
+    """Only where `rollout.documentExtra` holds `{imageSignature}`."""
     DASHBOARD_URL = "dashboardUrl"
     NOTIFICATIONS_TOPIC_ARN = "notificationsTopicArn"
     ALARM_NAMES = "alarmNames"
     EVENT_LOG_GROUPS = "eventLogGroups"
     RELEASE = "release"
+    QUARANTINE_GROUP_NAME = "quarantineGroupName"
+    SERIALS_TABLE_NAME = "serialsTableName"
+    """Only where devices are provisioned by claim; so are the next two."""
+    PROVISIONING_TEMPLATE_NAME = "provisioningTemplateName"
+    CLAIM_CERTIFICATES = "claimCertificates"
+    """Claim to certificate, PEM."""
 
 
 def image_key(version: object, sha256: str) -> str:
@@ -199,6 +271,29 @@ class ChannelKeys:
         """What the keys of all rosters begin with: whom each way back must bring back."""
         return f"{CHANNELS_PREFIX}{self.channel}/ways-back/"
 
+    @property
+    def ring_moves(self) -> str:
+        """Who moved things between rings last, why, and which may be in no ring meanwhile."""
+        return f"{CHANNELS_PREFIX}{self.channel}/ring-moves.json"
+
+    @property
+    def quarantine(self) -> str:
+        """What the keys of all records of cut-off devices begin with."""
+        return f"{CHANNELS_PREFIX}{self.channel}/quarantine/"
+
+    def quarantined(self, thing: str) -> str:
+        """What a device had when it was cut off, so that it can be given back."""
+        return f"{self.quarantine}{thing}.json"
+
+    def restored(self, thing: str, at: float) -> str:
+        """Where such a record goes when the device gets back what it had (seconds since 1970)."""
+        return f"{CHANNELS_PREFIX}{self.channel}/restored/{thing}/{int(at)}.json"
+
+    @property
+    def drain(self) -> str:
+        """The certificates that a drain is removing."""
+        return f"{CHANNELS_PREFIX}{self.channel}/drain.json"
+
     def roster(self, group: int) -> str:
         """The roster of the way back whose group has this sequence."""
         return f"{self.ways_back}{group}/roster.json"
@@ -228,6 +323,41 @@ class FleetNames:
 
     def thing(self, serial: str) -> str:
         return f"{self.fleet_group}-{serial}"
+
+    @property
+    def quarantine_group(self) -> str:
+        """The thing group of devices that were cut off; outside the fleet's tree."""
+        return f"{self.fleet_group}-{QUARANTINE}"
+
+    @property
+    def serials_table(self) -> str:
+        """The registry of serial numbers that may claim a certificate."""
+        return f"{self.fleet_group}-serials"
+
+    @property
+    def provisioning_template(self) -> str:
+        """At most 36 characters (CreateProvisioningTemplate)."""
+        return f"{self.fleet_group}-claim"
+
+    @property
+    def claim_policy(self) -> str:
+        """What a claim certificate may do."""
+        return f"{self.fleet_group}-claim"
+
+    @property
+    def provisioning_role(self) -> str:
+        """What IoT assumes to register a device."""
+        return f"{self.fleet_group}-provisioning"
+
+    @property
+    def provisioning_hook(self) -> str:
+        """The function that allows a registration or not, and its role."""
+        return f"{self.fleet_group}-provisioning-hook"
+
+    @property
+    def provisioning_hook_log(self) -> str:
+        """The log group that Lambda writes to."""
+        return f"/aws/lambda/{self.provisioning_hook}"
 
     @property
     def device_policy(self) -> str:
@@ -297,6 +427,11 @@ class Names(FleetNames):
 
     def signing_alias(self, key: str) -> str:
         return f"alias/{self.fleet_group}-{self.channel}-signing-{key}"
+
+    @property
+    def image_alias(self) -> str:
+        """Of the key that signs images, which is none of the signing keys."""
+        return f"alias/{self.fleet_group}-{self.channel}-image"
 
     # Jobs and rollback groups
 

@@ -210,7 +210,7 @@ class Observed:
     ring_groups: frozenset[str] | None = None
     """Rings that have a thing group; None where that need not be looked at."""
     is_fleet_empty: bool = False
-    """No ring has a device; looked at before the first release is good only."""
+    """No ring has a device; looked at before the first release has passed only."""
     groups: frozenset[int] = frozenset()
     """Sequences of the rollback groups that exist."""
     returning: Returning = Returning()

@@ -143,6 +143,36 @@ def stand_still(run: Run, why: Waiting) -> None:
     end_offers(run, unproved, f"halted: {why.text}")
 
 
+# What the fleet is before the first release
+
+
+def learn_documents(run: Run) -> None:
+    """What the fleet's agents read in a job document; kept while a manifest is refused."""
+    if run.manifest and run.manifest.document_extra != run.state.document_extra:
+        run.update(document_extra=run.manifest.document_extra)
+
+
+def find_adopted(manifest: Manifest | None, state: State) -> Firmware | None:
+    """What becomes the last good release without a job: the manifest's `adopted`, as long as
+    nothing was ever offered. A state that was lost after that is none that begins."""
+    adopted = manifest.adopted if manifest else None
+    has_begun = state.sequence > 0 or state.last_good is not None
+    is_new = adopted is not None and not has_begun and state.standing(adopted.sha256) is None
+    return adopted if is_new else None
+
+
+def adopt_release(run: Run) -> None:
+    """Takes what devices run already for the last good release, so that the first one has a way
+    back."""
+    adopted = find_adopted(run.manifest, run.state)
+    if adopted is None:
+        return
+    why = "devices ran it before the channel's first release"
+    set_standing(run, adopted, "good", why)
+    run.update(last_good=adopted, adopted=adopted.sha256)
+    run.tell("adopted", why, version=adopted.version)
+
+
 # The candidate's rings
 
 
@@ -254,10 +284,12 @@ def _complete_release(run: Run, candidate: Candidate) -> None:
     for offer in run.state.wanted("prove"):
         keep_offer(run, offer)
     set_standing(run, candidate.firmware, "good")
+    adopted = run.state.adopted
     run.update(
         candidate=None,
         last_good=candidate.firmware,
         previous_good=good or run.state.previous_good,
+        adopted=None if adopted == candidate.firmware.sha256 else adopted,
     )
     run.tell("last-good", "it passed its last ring", version=candidate.firmware.version)
 
@@ -338,6 +370,9 @@ def _consider_release(run: Run) -> None:
         if str(firmware.version) != str(good.version):
             text = f"{firmware.version} is byte for byte the last good {good.version}"
             run.waiting = replace(IDLE, text=f"{text}: there is nothing to install")
+        elif run.state.is_adopted:
+            text = f"{good.version} was adopted: devices run it already, and no ring is offered it"
+            run.waiting = replace(IDLE, text=text)
         return
     why = refusal(run, manifest)
     if why:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rollout.codec import canonical_json, decode_text
 from rollout.names import image_key
@@ -176,6 +176,12 @@ class RolloutOptions:
 
     See https://docs.aws.amazon.com/iot/latest/apireference/API_MaintenanceWindow.html
     """
+    document_extra: dict[str, Any] | None = None
+    """Keys beside ours in every job document, for agents that read keys of their own, with
+    `{release}`, `{url}`, `{version}`, `{sha256}`, `{size}` and `{imageSignature}` in their texts.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +193,9 @@ class Manifest(RolloutOptions):
     firmware: Firmware
     rings: tuple[RingPlan, ...]
     pace: Pace = Pace()
+    adopted: Firmware | None = None
+    """What the fleet's devices ran before the channel's first release: its way back. It has no
+    effect once anything was offered."""
 
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:

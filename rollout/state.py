@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rollout.names import ROLLBACK
 from rollout.observed import Counts, Source
@@ -12,7 +12,7 @@ from rollout.release import FailureLimit, Firmware, Manifest
 from rollout.version import Version
 from rollout.waiting import Waiting
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of state.json. It rises when an older controller could not read what a newer one writes."""
 KEPT_DECISIONS = 10
 KEPT_RELEASES = 2000
@@ -62,8 +62,8 @@ class RingPhase(StrEnum):
     them."""
 
     NO_JOB = "no job"
-    """Nothing is offered to it: nothing was good yet, or its devices wait for what supersedes
-    what they run."""
+    """Nothing is offered to it: nothing was good yet, but for what was adopted, or its devices wait
+    for what supersedes what they run."""
     WAITING = "waiting"
     """The candidate is not offered to it yet."""
     PROVING = "proving"
@@ -224,6 +224,7 @@ class Halt:
 
 
 EventType = Literal[
+    "adopted",
     "started",
     "passed",
     "last-good",
@@ -257,7 +258,7 @@ class Event:
 class State:
     """`state.json`. Only the controller writes it, signed with the channel's key."""
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 3
     suffix: str = ""
     channel: str = ""
     """Whose state it is, so that another channel's is not taken for it."""
@@ -276,6 +277,12 @@ class State:
     previous_good: Firmware | None = None
     """What was last good before; a manifest that names it again is a `git revert` and needs no
     allowDowngrade."""
+    adopted: str | None = None
+    """Digest of the firmware that was last good without a job, for devices ran it before the
+    channel's first release. Only a way back offers it, until it is released like any other."""
+    document_extra: dict[str, Any] | None = None
+    """What the newest manifest that could be read adds to job documents. It says what the fleet's
+    agents read, not what a release is: every offer has it, a way back's too."""
     way_back: WayBack | None = None
     """The one that is open, else the last one."""
     halt: Halt | None = None
@@ -305,6 +312,11 @@ class State:
 
     def is_good(self, sha256: str) -> bool:
         return self.last_good is not None and self.last_good.sha256 == sha256
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the last good release is the adopted one, which no ring was ever offered."""
+        return self.adopted is not None and self.is_good(self.adopted)
 
     def wanted(self, *aims: Aim) -> tuple[Offer, ...]:
         """The offers whose jobs are to be live, of these aims (of all, without any)."""

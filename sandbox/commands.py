@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +24,7 @@ from rollout.codec import encode
 from rollout.names import StackOutput
 from sandbox import session
 from sandbox.first_words import ENGINE_VARIABLE, Engine
-from sandbox.follow import Screen, follow, say
+from sandbox.follow import Screen, follow, format_clock, say
 from sandbox.instance import Instance, SandboxError
 from sandbox.session import Sandbox
 
@@ -123,9 +124,13 @@ def _read_engine() -> Engine:
 
 def _deploy_and_follow(engine: Engine, limit: float, instance: Instance, console: Console) -> int:
     sandbox = session.build(instance, engine=engine, say=lambda text: say(console, text))
-    firmware, devices = sandbox.manifest().firmware, len(sandbox.stack.device_names)
-    say(console, f"Releasing {firmware.version} ({firmware.sha256[:12]}) to {devices} devices.")
-    with Screen(console, known=sandbox.report().decisions) as screen, sandbox.devices():
+    if added := sandbox.add_serials():
+        say(console, f"{added} serials are new in the registry {sandbox.registry.table}.")
+    firmware, things = sandbox.manifest().firmware, sandbox.things()
+    digest = firmware.sha256[:12]
+    say(console, f"Releasing {firmware.version} ({digest}) to {len(things)} devices.")
+    known = sandbox.report().decisions
+    with Screen(console, known=known) as screen, sandbox.devices(**watch(things, console)):
         outcome = follow(sandbox, limit=limit, show=screen.show)
     console.print(tabulate_versions(sandbox, outcome.versions))
     for line in outcome.story:
@@ -133,13 +138,36 @@ def _deploy_and_follow(engine: Engine, limit: float, instance: Instance, console
     return 0 if outcome.is_good else 1
 
 
+def watch(things: Mapping[str, str | None], console: Console) -> dict[str, Any]:
+    """Tells how devices come in: of the first one every step, of each one what goes wrong, and when
+    all are in."""
+    new = [serial for serial, thing in things.items() if thing is None]
+    began = time.monotonic()
+
+    def on_progress(serial: str, text: str) -> None:
+        if serial in new[:1]:
+            on_trouble(serial, text)
+
+    def on_trouble(serial: str, text: str) -> None:
+        say(console, f"{format_clock(time.time())} {serial} {text}")
+
+    def on_all() -> None:
+        if new:
+            told = f"{len(new)} devices have come in by claim, each with a key of its own"
+            seconds = f"in {time.monotonic() - began:.1f} s"
+            say(console, f"{format_clock(time.time())} {told}, {seconds}")
+
+    return {"on_progress": on_progress, "on_trouble": on_trouble, "on_all": on_all}
+
+
 def tabulate_versions(sandbox: Sandbox, versions: Mapping[str, str]) -> Table:
     """Ring by ring: how many devices run what, by their serials."""
-    stack, rings = sandbox.stack, sandbox.outputs[StackOutput.DEVICE_RINGS]
+    stack, rings, things = sandbox.stack, sandbox.rings(), sandbox.things()
     title = f"channel {stack.channel_name}, fleet {stack.fleet_group_name}"
     table = Table("ring", "devices", "run", title=title)
     for ring in sandbox.outputs[StackOutput.RELEASE]["rings"]:
-        of_ring = [versions.get(serial, "") for serial, where in rings.items() if where == ring]
+        own = [serial for serial, thing in things.items() if rings.get(thing or "") == ring]
+        of_ring = [versions.get(serial, "") for serial in own]
         table.add_row(ring, str(len(of_ring)), count_versions(of_ring))
     return table
 
@@ -154,8 +182,12 @@ def _status(options: argparse.Namespace, instance: Instance, console: Console) -
     sandbox = session.connect(instance)
     process, report, devices = sandbox.process, sandbox.report(), _describe_devices(sandbox)
     if options.json:
-        # everything but the devices' certificates and keys
-        hidden = (StackOutput.DEVICE_CERTIFICATES, StackOutput.DEVICE_PRIVATE_KEYS)
+        # everything but certificates and keys
+        hidden = (
+            StackOutput.CLAIM_CERTIFICATES,
+            StackOutput.DEVICE_CERTIFICATES,
+            StackOutput.DEVICE_PRIVATE_KEYS,
+        )
         status = {
             "endpoint": sandbox.endpoint,
             "ministack": asdict(process),
@@ -177,12 +209,12 @@ def _status(options: argparse.Namespace, instance: Instance, console: Console) -
 
 def _describe_devices(sandbox: Sandbox) -> list[dict[str, object]]:
     """Each device: serial, thing, ring, and what it reports."""
-    rings = sandbox.outputs[StackOutput.DEVICE_RINGS]
+    rings, things = sandbox.rings(), sandbox.things()
     return [
         {
             "serial": serial,
-            "thing": sandbox.stack.device_names[serial],
-            "ring": rings[serial],
+            "thing": things[serial] or "",
+            "ring": rings.get(things[serial] or "", ""),
             **(encode(shadow) if shadow else {}),
         }
         for serial, shadow in sandbox.reported().items()

@@ -136,9 +136,12 @@ def list_versions(sandbox: Sandbox) -> dict[str, str]:
 
 
 def describe_with_time(event: Event) -> str:
+    return f"{format_clock(event.at)} {describe_event(event)}"
+
+
+def format_clock(at: float) -> str:
     """The story of a release in the sandbox is told in minutes: it needs no date."""
-    at = datetime.fromtimestamp(event.at).astimezone()
-    return f"{at:%H:%M:%S} {describe_event(event)}"
+    return f"{datetime.fromtimestamp(at).astimezone():%H:%M:%S}"
 
 
 class Screen:

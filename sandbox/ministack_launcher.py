@@ -1,17 +1,22 @@
 """MiniStack with its doors closed: it listens on loopback only, and its MQTT demands a client
-certificate, as AWS's does. And it presigns one version of an object in a job's document.
+certificate, as AWS's does. And it presigns one version of an object in a job's document, and issues
+a certificate over MQTT for a key that a device made.
 
 By itself it offers MQTT on every interface, and a client without a certificate may do everything
-there. A version in an address (`…/key%3FversionId%3D…`) it takes for a part of the key. The head
+there. A version in an address (`…/key%3FversionId%3D…`) it takes for a part of the key. Of
+fleet provisioning's ways to a certificate it knows only the one where AWS makes the key. The head
 and the body of an answer go out in two writes. It has no setting for any of this, so this program,
 which `sandbox.ministack` runs in its place, changes what it is told by the standard library, how it
-presigns, and how it writes.
+presigns, what it answers, and how it writes.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 import ssl
+import time
 from asyncio import BaseEventLoop, Server
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +62,56 @@ def move_versions(job: dict[str, Any]) -> str:
     return PRESIGNED_IN_KEY.sub(r"?versionId=\1&", str(presigned_document(job)))
 
 
+CSR_TOPIC = "$aws/certificates/create-from-csr/json"
+parse_topic, fleet_reply = iot._parse_fleet_provisioning_topic, iot._fleet_provisioning_reply
+
+
+def parse_csr_topic(topic: str) -> tuple[str, str | None] | None:
+    return (CSR_TOPIC, None) if topic == CSR_TOPIC else parse_topic(topic)
+
+
+async def reply_to_csr(
+    account: str, region: str, operation: str, template: str | None, payload: bytes, connection: Any
+) -> tuple[str, dict[str, Any]]:
+    """CreateCertificateFromCsr over MQTT: as CreateKeysAndCertificate there, for the device's own
+    key."""
+    if operation != CSR_TOPIC:
+        answer: tuple[str, dict[str, Any]] = await fleet_reply(
+            account, region, operation, template, payload, connection
+        )
+        return answer
+    try:
+        request = json.loads(payload)
+    except ValueError:
+        request = None
+    csr = request.get("certificateSigningRequest") if isinstance(request, dict) else None
+    if not isinstance(csr, str):
+        return "rejected", refusal("InvalidPayload", "Message cannot be parsed")
+    with iot.request_scope(account, region):
+        status, _, body = iot._create_certificate_from_csr({"certificateSigningRequest": csr}, {})
+        if status != 200:
+            return "rejected", refusal(
+                "InvalidCertificateSigningRequest", "CSR violates constraints"
+            )
+        made = json.loads(body)
+        iot._certificates[made["certificateId"]]["status"] = "PENDING_ACTIVATION"
+        token = secrets.token_urlsafe(48)
+        iot._drop_expired(iot._ownership_tokens)
+        iot._ownership_tokens[token] = {
+            "certificateId": made["certificateId"],
+            "expiration": time.time() + iot._OWNERSHIP_TOKEN_SECONDS,
+        }
+    return "accepted", {
+        "certificateId": made["certificateId"],
+        "certificatePem": made["certificatePem"],
+        "certificateOwnershipToken": token,
+    }
+
+
+def refusal(code: str, message: str) -> dict[str, Any]:
+    return {"statusCode": 400, "errorCode": code, "errorMessage": message}
+
+
 HEAD = "held_head"
 
 
@@ -83,6 +138,8 @@ if __name__ == "__main__":
     H11Protocol._send_h11_event = send_in_one_write  # type: ignore[assignment,method-assign]
     sigv4.build_canonical_request = sign_version
     iot._jobs_presigned_document = move_versions
+    iot._parse_fleet_provisioning_topic = parse_csr_topic
+    iot._fleet_provisioning_reply = reply_to_csr
     BaseEventLoop.create_server = listen_on_loopback  # type: ignore[assignment,method-assign]
     ssl.CERT_OPTIONAL = ssl.CERT_REQUIRED  # type: ignore[misc]
     main()

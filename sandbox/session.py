@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cloud.channel import Channel
-from cloud.clients import Clients
+from cloud.clients import Clients, list_all
+from cloud.serial_table import SerialTable
 from cloud.shadows import Reported, reported
 from components.stack_file import ROOT, read_configuration
-from device.agent import Device, DeviceConfig
 from ops import local_aws
+from ops.command import Command
 from ops.report import Report, Reporter
-from ops.stack import Stack
+from ops.serial_import import import_serials
+from ops.stack import Access, Stack
 from ops.stack import read_outputs as read_stack
 from rollout.names import ROLLBACK, Names, StackOutput
 from rollout.release import Manifest
+from rollout.serial import SerialStatus
 from rollout.state import State
 from rollout.version import Version
 from sandbox import ministack
-from sandbox.deploy import DEVICES, RESOURCES, STACK_FILE, Say, deploy, read_outputs
+from sandbox.arrivals import Arrivals
+from sandbox.deploy import RESOURCES, STACK_FILE, Say, deploy, read_outputs
+from sandbox.factory import CLAIM, FLEET, SERIALS, DeviceFactory, override_claim
 from sandbox.first_words import Engine
 from sandbox.instance import Instance, SandboxError
 from sandbox.pulumi_cli import check_cli, deploy_by_cli, end_left_cli, has_deployed
@@ -117,16 +121,16 @@ class Sandbox:
 
     def reported(self) -> dict[str, Reported | None]:
         """By serial: what the device's shadow reports; None before its first report."""
-        devices = sorted(self.stack.device_names.items())
+        things = self.things()
         with ThreadPoolExecutor(8) as pool:
-            found = pool.map(lambda device: reported(self.clients, device[1]), devices)
-            return {serial: shadow for (serial, _), shadow in zip(devices, found, strict=True)}
+            found = pool.map(lambda name: name and reported(self.clients, name), things.values())
+            return {serial: shadow or None for serial, shadow in zip(things, found, strict=True)}
 
     def list_rolled_back(self, group: int) -> list[str]:
         """The serials of the devices that the way back of this group, the last one, has brought
         back: the group itself is gone when it is done."""
-        devices = self.stack.device_names.items()
-        return sorted(serial for serial, thing in devices if self._is_rolled_back(thing, group))
+        things = self.things().items()
+        return [serial for serial, name in things if name and self._is_rolled_back(name, group)]
 
     def _is_rolled_back(self, thing: str, group: int) -> bool:
         for one in self.channel.jobs.of_thing(thing):
@@ -135,55 +139,79 @@ class Sandbox:
                 return True
         return False
 
-    def device_configs(self) -> list[DeviceConfig]:
-        """What each declared device is born with. Raises SandboxError when the stack does not hold
-        the devices' keys, or does not say what they are."""
-        keys = self.outputs.get(StackOutput.DEVICE_PRIVATE_KEYS)
-        if not keys:
+    @cached_property
+    def registry(self) -> SerialTable:
+        """Of the serials that may come in."""
+        table = self.stack.serials_table_name
+        if table is None:
             raise SandboxError(
-                "the local stack must make the devices' keys: set keysInState: true in"
-                f" {STACK_FILE}"
+                f"{STACK_FILE} must let devices come in: fleet.provisioning with a claim {CLAIM}"
             )
+        return SerialTable(self.clients, table)
+
+    def add_serials(self, path: Path = SERIALS) -> int:
+        """Adds a list to the registry as `ops serials add` does; how many are new there."""
+        before = self.things()
+        access = Access(stack=self.stack, channel=self.channel, caller="the sandbox")
+        command = Command(access, why="simulated devices", is_agreed=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            import_serials(command, self.registry, path, is_dry=False)
+        return len(self.things()) - len(before)
+
+    def things(self) -> dict[str, str | None]:
+        """By serial of the registry, but for those that are blocked: the device's thing; None
+        before it has come in."""
+        records = [stored.record for stored in self.registry.list()]
+        return {
+            one.serial: one.claim.thing if one.claim else None
+            for one in sorted(records, key=lambda one: one.serial)
+            if one.status is not SerialStatus.BLOCKED
+        }
+
+    def rings(self) -> dict[str, str]:
+        """By thing: the ring that it is in."""
+
+        def members(group: str) -> list[str]:
+            call = "list_things_in_thing_group"
+            return list(list_all(self.clients.iot, call, "things", thingGroupName=group))
+
+        groups = self.stack.ring_group_names.items()
+        return {thing: ring for ring, group in groups for thing in members(group)}
+
+    @cached_property
+    def factory(self) -> DeviceFactory:
+        """Of the simulated devices. Raises SandboxError where the stack file does not say what they
+        are."""
         config = read_configuration(self.root / STACK_FILE, self.root)
-        fleet = json.loads(config.get("iot-ota:fleet", "{}"))
+        fleet = json.loads(config.get(FLEET, "{}"))
         if not {"hardware", "initialVersion"} <= set(fleet):
             raise SandboxError(
                 f"{STACK_FILE} must name the fleet's hardware and initialVersion: the devices are"
                 " made so"
             )
-        version = Version(str(fleet["initialVersion"]))
-        digest = find_sample(str(version), self.root)[1]
-        authority = self.process.certificate_authority()
-        return [
-            DeviceConfig(
-                thing=thing,
-                serial=serial,
-                certificate_pem=self.outputs[StackOutput.DEVICE_CERTIFICATES][serial],
-                private_key_pem=keys[serial],
-                ca_pem=authority,
-                host="localhost",
-                port=self.process.mqtt_port,
-                public_key_pem=self.outputs[StackOutput.SIGNING_PUBLIC_KEY],
-                channel=self.stack.channel_name,
-                hardware=fleet["hardware"],
-                initial_version=version,
-                initial_sha256=digest,
-                folder=self.instance.folder / DEVICES / serial,
-            )
-            for serial, thing in sorted(self.stack.device_names.items())
-        ]
+        version, outputs = Version(str(fleet["initialVersion"])), self.outputs
+        return DeviceFactory(
+            instance=self.instance,
+            claim_pem=outputs[StackOutput.CLAIM_CERTIFICATES][CLAIM],
+            template=outputs[StackOutput.PROVISIONING_TEMPLATE_NAME],
+            endpoint={
+                "ca_pem": self.process.certificate_authority(),
+                "host": "localhost",
+                "port": self.process.mqtt_port,
+            },
+            firmware={
+                "public_key_pem": outputs[StackOutput.SIGNING_PUBLIC_KEY],
+                "channel": self.stack.channel_name,
+                "hardware": fleet["hardware"],
+                "initial_version": version,
+                "initial_sha256": find_sample(str(version), self.root)[1],
+            },
+        )
 
-    @contextmanager
-    def devices(self) -> Iterator[list[Device]]:
-        """Every declared device, connected, until the block ends."""
-        devices = [Device(config) for config in self.device_configs()]
-        try:
-            for device in devices:
-                device.start()
-            yield devices
-        finally:
-            with ThreadPoolExecutor(max(len(devices), 1)) as pool:
-                list(pool.map(Device.stop, devices))
+    def devices(self, **watch: Any) -> Arrivals:
+        """Every device of the registry, connected until the block ends; those that have not come in
+        do so first. `watch` as Arrivals takes it."""
+        return Arrivals(self.factory, self.things(), **watch)
 
 
 def build(
@@ -196,7 +224,8 @@ def build(
     """Starts MiniStack and deploys the stack by `engine`, with the release that was picked last;
     what is there already stays. Raises SandboxError as `check_engine` does."""
     check_engine(instance, engine)
-    overrides, began = _override_firmware(instance, root), time.monotonic()
+    overrides, began = override_claim(instance, root), time.monotonic()
+    overrides |= _override_firmware(instance, root)
     if engine is Engine.PULUMI:
         deploy_by_cli(instance, root=root, overrides=overrides, say=say)
         what = "by the Pulumi CLI"

@@ -27,6 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS = 5
 MANY = 100
 """Declared devices, the most that a fleet may have."""
+ARRIVE_AT_ONCE = 4
+"""Devices that come in at the same time."""
+ARRIVE_SECONDS = 900.0
+"""Until 1,000 devices must be in, and as many again until they are updated."""
+LATE_SECONDS = 2.0
+"""Until a device that was refused asks again, at most."""
 PREVIEW_GOAL = "2 s"
 """Processor time that the program itself may add to a preview."""
 SDKS = ("pulumi", "pulumi_aws", "pulumi_random")
@@ -215,6 +221,93 @@ def update() -> Iterator[Row]:
         )
 
 
+def let_in(devices: int) -> dict[str, Any]:
+    """So many reference agents come in by claim and are updated then, in a sandbox of their own:
+    each with a thread, a key, and its connections over TLS."""
+    from components.stack_file import read_configuration
+    from device import claiming
+    from rollout.names import StackOutput
+    from sandbox import session
+    from sandbox.deploy import RESOURCES, STACK_FILE, deploy
+    from sandbox.factory import override_claim
+    from sandbox.follow import follow
+    from tests.sandbox.conftest import free_instance
+
+    with tempfile.TemporaryDirectory() as folder:
+        instance = free_instance(Path(folder) / "sandbox")
+        # a busy machine's hook may be late, which is a refusal: not a minute's wait each time
+        claiming.FIRST_REFUSED_SECONDS = claiming.MAX_REFUSED_SECONDS = LATE_SECONDS
+        rollout = json.loads(read_configuration(ROOT / STACK_FILE)["iot-ota:rollout"])
+        # they share a machine and a local AWS, which all at once would bring to a stand
+        rollout["devicesPerMinute"] = 240
+        rollout["inProgressTimeoutMinutes"] = int(ARRIVE_SECONDS // 60)
+        overrides = override_claim(instance, ROOT) | {"iot-ota:rollout": rollout}
+        try:
+            deploy(instance, overrides=overrides, say=lambda _: None)
+            box = session.connect(instance)
+            before = len(instance.read(RESOURCES)["resources"])
+            controller = {"FunctionName": box.outputs[StackOutput.CONTROLLER_NAME]}
+            functions = box.client("lambda")
+            functions.put_function_concurrency(**controller, ReservedConcurrentExecutions=0)
+            serials = Path(folder) / "serials.csv"
+            serials.write_text("\n".join(["serial", *map("{:05}".format, range(devices))]) + "\n")
+            added = seconds_of(lambda: box.add_serials(serials))
+            began, in_after = time.monotonic(), list[float]()
+            arrivals = box.devices(
+                at_once=ARRIVE_AT_ONCE, on_all=lambda: in_after.append(time.monotonic() - began)
+            )
+            with arrivals:
+                arrivals.wait(ARRIVE_SECONDS)
+                functions.delete_function_concurrency(**controller)
+                released = time.monotonic()
+                outcome = follow(box, limit=ARRIVE_SECONDS, show=lambda _: None)
+            updated = time.monotonic() - released
+            assert outcome.is_good, outcome.story
+            deploy(instance, overrides=overrides, say=lambda _: None)
+            return {
+                "added": added,
+                "in": in_after[0],
+                "updated": updated,
+                "versions": len(outcome.versions),
+                "resources": [before, len(instance.read(RESOURCES)["resources"])],
+                "local aws": peak_megabytes(box.process.pid),
+            }
+        finally:
+            session.down(instance)
+
+
+def peak_megabytes(process: int) -> float:
+    """Of a process that runs; 0 where the system does not tell."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return sum(found) / 2**10
+
+
+def provisioning() -> Iterator[Row]:
+    devices = 1_000
+    ran = child("let-in", str(devices))
+    before, after = ran["resources"]
+    assert (before, ran["versions"]) == (after, devices)
+    yield (
+        f"{devices:,} serials into the registry, a second",
+        f"{devices / ran['added']:.0f}",
+        "",
+    )
+    yield (
+        f"devices that come in by claim a second, of {devices:,}",
+        f"{devices / ran['in']:.1f} (AWS takes 10)",
+        "",
+    )
+    yield f"release to those {devices:,}, all rings", f"{ran['updated']:.0f} s", ""
+    yield "resources of the stack before and after", f"{before}, {after}", "equal"
+    yield (
+        "peak memory of that",
+        f"{ran['megabytes']:.0f} MB for the devices, {ran['local aws']:.0f} MB for the local AWS",
+        "",
+    )
+
+
 MEASURE = """
 import atexit, importlib, pathlib, time
 for name in {modules}:
@@ -301,12 +394,14 @@ def main(arguments: Sequence[str]) -> None:
             print(measured(evaluate(stack, int(devices[0]) if devices else None)))
         case ["way-back", devices]:
             print(measured(return_devices(int(devices))))
+        case ["let-in", devices]:
+            print(measured(let_in(int(devices))))
         case ["imports", *modules]:
             for name in modules:
                 importlib.import_module(name)
             print(measured({}))
         case _:
-            rows = [*program(), *graph(), *preview(), *way_back(), *update()]
+            rows = [*program(), *graph(), *preview(), *way_back(), *update(), *provisioning()]
             show(rows)
 
 

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.channel import Channel
 from cloud.clients import Clients
@@ -93,6 +94,8 @@ class FakeAws:
         self.names, self.keys, self.now = names, keys, now
         self.bucket = names.bucket
         self.private_keys = {key: ec.generate_private_key(ec.SECP256R1()) for key in keys}
+        self.image_key: str | None = None
+        """What signs images, where one does."""
         self.objects = VersionedObjects()
         self.alarms: dict[str, Alarm] = {}
         self.heartbeat: float | None = None
@@ -219,7 +222,7 @@ class FakeAws:
         kind = "application/gzip" if Key.endswith(".gz") else "application/json"
         assert (Bucket, ContentType) == (self.bucket, kind)
         keys = self.names.keys
-        written = (keys.state, keys.orders, keys.preflight)
+        written = (keys.state, keys.orders, keys.preflight, keys.ring_moves)
         assert Key in written or Key.startswith(keys.ways_back), f"nobody here writes {Key}"
         assert (IfMatch is None) != (IfNoneMatch is None), "a write without a condition loses words"
         assert IfNoneMatch in (None, "*")
@@ -228,6 +231,17 @@ class FakeAws:
             raise refusal("PreconditionFailed", "PutObject")
         self.objects[Key] = Body
         return {"ETag": etag(Body), "VersionId": self.objects.version(Key)}
+
+    def do_list_objects_v2(
+        self, *, Bucket: str, Prefix: str, ContinuationToken: str | None = None
+    ) -> Any:
+        """A page of two, so that who reads only the first page is found out."""
+        assert Bucket == self.bucket
+        start = int(ContinuationToken or 0)
+        found = sorted(key for key in self.objects if key.startswith(Prefix))[start:]
+        more = {"NextContinuationToken": str(start + 2)} if len(found) > 2 else {}
+        contents = [{"Key": key} for key in found[:2]]
+        return {**({"Contents": contents} if contents else {}), **more}
 
     def do_head_object(
         self,
@@ -253,12 +267,17 @@ class FakeAws:
     def do_sign(
         self, *, KeyId: str, Message: bytes, MessageType: str, SigningAlgorithm: str
     ) -> Any:
-        assert (KeyId, MessageType, SigningAlgorithm) == (self.keys[0], "DIGEST", "ECDSA_SHA_256")
+        assert KeyId in (self.keys[0], self.image_key), f"{KeyId} signs nothing"
+        assert (len(Message), MessageType, SigningAlgorithm) == (32, "DIGEST", "ECDSA_SHA_256")
         return {
             "Signature": self.private_keys[KeyId].sign(
                 Message, ec.ECDSA(Prehashed(hashes.SHA256()))
             )
         }
+
+    def do_get_public_key(self, *, KeyId: str) -> Any:
+        public = self.private_keys[KeyId].public_key()
+        return {"PublicKey": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)}
 
     def do_verify(
         self,

@@ -21,7 +21,7 @@ from pulumi.runtime.config import CONFIG
 from components.checks import Mistake, MistakesError, Section, boolean
 from components.settings.channel_settings import CHANNEL_KEYS, ChannelSettings, read_channel
 from components.settings.common import COMMON_KEYS, CommonSettings, read_common
-from components.settings.firmware import Image, read_firmware
+from components.settings.firmware import Image, read_adopted, read_firmware
 from components.settings.fleet import RINGS, FleetSettings, read_fleet
 from components.settings.rollout import read_manifest
 from components.stack_file import ROOT
@@ -63,7 +63,8 @@ class Settings:
     def channel_values(self) -> dict[str, Any]:
         """What FirmwareChannelArgs takes, among others."""
         rollout = {**(self.values.get("rollout") or {}), "channel": self.manifest.channel}
-        return {**self.values, **self.values["firmware"], **rollout}
+        own = {"adopted": self.values["fleet"].get("adopted")}
+        return {**self.values, **self.values["firmware"], **rollout, **own}
 
 
 class SettingsError(MistakesError):
@@ -93,15 +94,16 @@ def read(configuration: Mapping[str, str], root: Path = ROOT) -> Settings:
     owns = top.read("ownsAccountSettings", boolean(False), False)
     section = top.subsection("fleet", f"{{hardware: gateway-a1, rings: {RINGS}}}")
     fleet = read_fleet(section, common.environment, root)
-    section.refuse_unknown_keys()
     example = f'{{version: "2.1.0", image: firmware/2.1.0.bin, sha256: "{"0" * 64}"}}'
     firmware, rollout = top.subsection("firmware", example), top.subsection("rollout")
     made, image = read_firmware(firmware, fleet.hardware, root)
+    adopted = read_adopted(section, made, root)
     sizes = fleet.ring_sizes if top.has_no_mistakes_at("fleet") else None
-    manifest = read_manifest(rollout, made, fleet.rings, sizes)
-    channel = read_channel(top, common.environment, manifest, image)
-    for section in (firmware, rollout, top):
-        section.refuse_unknown_keys()
+    before = adopted.firmware if adopted else None
+    manifest = read_manifest(rollout, made, fleet.rings, sizes, before)
+    channel = read_channel(top, common.environment, manifest, image, adopted)
+    for each in (section, firmware, rollout, top):
+        each.refuse_unknown_keys()
     if mistakes:
         raise SettingsError("the stack's configuration", "nothing was changed", mistakes)
     return Settings(

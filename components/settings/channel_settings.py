@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from components import limits
 from components.checks import Section, boolean
-from components.settings.firmware import Image
+from components.settings.firmware import AdoptedImage, Image
 from rollout.release import Manifest
 
 CHANNEL_KEYS = ("tlsOnly", "signingKeys", "notifications")
@@ -17,6 +17,7 @@ CHANNEL_KEYS = ("tlsOnly", "signingKeys", "notifications")
 class ChannelSettings:
     manifest: Manifest
     image: Image
+    adopted: AdoptedImage | None
     tls_only: bool
     """Whether bucket, queue and topic refuse requests without TLS."""
     signing_keys: tuple[str, ...]
@@ -26,7 +27,11 @@ class ChannelSettings:
 
 
 def read_channel(
-    top: Section, environment: str, manifest: Manifest, image: Image
+    top: Section,
+    environment: str,
+    manifest: Manifest,
+    image: Image,
+    adopted: AdoptedImage | None,
 ) -> ChannelSettings:
     tls_only = top.read("tlsOnly", boolean(True), True)
     if not tls_only and environment != "dev":
@@ -39,6 +44,7 @@ def read_channel(
     return ChannelSettings(
         manifest=manifest,
         image=image,
+        adopted=adopted,
         tls_only=tls_only,
         signing_keys=_read_signing_keys(top),
         notifications=addresses,

@@ -30,18 +30,17 @@ class S3Image:
 Image = FileImage | S3Image
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdoptedImage:
+    """What the fleet's devices ran before the channel's first release, and where it is."""
+
+    firmware: Firmware
+    image: Image
+
+
 def read_firmware(firmware: Section, hardware: str, root: Path) -> tuple[Firmware, Image]:
     """`root` is the folder that an image's path is relative to."""
-    name = firmware.require("image", limits.IMAGE)
-    image: Image
-    if match := limits.S3_IMAGE.fullmatch(name):
-        image = S3Image(match.group(1))
-        # only the configuration knows them before the preview
-        digest = firmware.require("sha256", limits.DIGEST)
-        size = firmware.require("size", limits.SIZE)
-    else:
-        image = FileImage(find_inside(root, name) or root)
-        digest, size = _read_file(firmware, name, root)
+    digest, size, image = _read_image(firmware, root)
     own = {"sha256": digest, "size": size, "hardware": hardware}
     made = firmware.read_record(Firmware, limits.FIRMWARE, **own)
     are_right = firmware.has_no_mistakes_at("version", "minimumVersion")
@@ -49,6 +48,36 @@ def read_firmware(firmware: Section, hardware: str, root: Path) -> tuple[Firmwar
         allowed = f"must not be above version {made.version}: nothing could install it"
         firmware.add_mistake("minimumVersion", allowed, "lower it or leave it out")
     return made, image
+
+
+def read_adopted(fleet: Section, released: Firmware, root: Path) -> AdoptedImage | None:
+    """The way back of the channel's first release, where the settings of the fleet name one.
+    `released` is what the stack file releases, on the same hardware."""
+    if fleet.get("adopted") is None:
+        return None
+    example = f'{{version: "1.4.2", image: firmware/1.4.2.bin, sha256: "{"0" * 64}"}}'
+    adopted = fleet.subsection("adopted", example)
+    version = adopted.require("version", limits.VERSION)
+    digest, size, image = _read_image(adopted, root)
+    adopted.refuse_unknown_keys()
+    is_right = adopted.has_no_mistakes_at("version", "sha256", "image")
+    if is_right and version == released.version and digest != released.sha256:
+        allowed = "is the version that is released, with another image: a version keeps its digest"
+        fix = "write the version that devices run, or release a newer one"
+        adopted.add_mistake("version", allowed, fix)
+    made = Firmware(version=version, sha256=digest, size=size, hardware=released.hardware)
+    return AdoptedImage(firmware=made, image=image)
+
+
+def _read_image(firmware: Section, root: Path) -> tuple[str, int, Image]:
+    """Digest, size and place of the image that a section names."""
+    name = firmware.require("image", limits.IMAGE)
+    if match := limits.S3_IMAGE.fullmatch(name):
+        # only the configuration knows them before the preview
+        digest = firmware.require("sha256", limits.DIGEST)
+        return digest, firmware.require("size", limits.SIZE), S3Image(match.group(1))
+    digest, size = _read_file(firmware, name, root)
+    return digest, size, FileImage(find_inside(root, name) or root)
 
 
 def _read_file(firmware: Section, name: str, root: Path) -> tuple[str, int]:

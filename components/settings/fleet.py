@@ -1,11 +1,12 @@
-"""The fleet's settings: its rings and its declared devices."""
+"""The fleet's settings: its rings, its declared devices, and how others come in."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from components import limits
 from components.checks import Section, boolean, suggest
 from components.settings.common import find_inside
 from rollout.codec import show_value
+from rollout.names import OWN_ATTRIBUTES
 from rollout.rings import MAX_RINGS, Share, ring_of
 from rollout.version import Version
 
@@ -22,6 +24,9 @@ RINGS = "[{name: canary, percent: 10}, {name: broad, percent: 90}]"
 CSR = re.compile(
     rb"-----BEGIN CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE REQUEST-----\s*"
 )
+CSR_LIMIT = f"at most {limits.MAX_CSR} characters (CreateCertificateFromCsr)"
+NEW_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+"""Of openssl: a key that AWS IoT takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,22 @@ class DeviceSettings:
     ring: str
     csr: str | None
     """Its certificate signing request (PEM); None where AWS makes the keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimCertificate:
+    """A certificate that lets a device claim its serial, and no more: one a factory, say."""
+
+    name: str
+    """What the stack and its outputs call it."""
+    csr: str
+    """The certificate signing request: its file, or its PEM. The key stays with whoever made it.
+
+    See https://docs.aws.amazon.com/iot/latest/apireference/API_CreateCertificateFromCsr.html
+    """
+    active: bool = True
+    """Whether devices may use it. Where the stack is protected, one that is active is, too: it is
+    deactivated first, and taken out of the list then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +68,18 @@ class FleetSettings:
     rings: tuple[Share, ...]
     devices: tuple[DeviceSettings, ...]
     keys_in_state: bool
+    is_provisioned: bool
+    """Whether devices come in by claim."""
+    claims: tuple[ClaimCertificate, ...]
+    """Each `csr` is PEM."""
+    device_policies: tuple[str, ...]
+    """Names of IoT policies that every device gets beside the fleet's own."""
 
     @property
     def ring_sizes(self) -> Counter[str]:
-        """Declared devices by ring."""
-        return Counter(device.ring for device in self.devices)
+        """Declared devices by ring, where they are all that there are: none where others come
+        in."""
+        return Counter(device.ring for device in self.devices if not self.is_provisioned)
 
 
 def read_fleet(fleet: Section, environment: str, root: Path) -> FleetSettings:
@@ -63,6 +91,8 @@ def read_fleet(fleet: Section, environment: str, root: Path) -> FleetSettings:
         allowed = "must be false outside environment dev: Pulumi's state would hold private keys"
         fix = "write keysInState: false and put each device's CSR in csrFolder"
         fleet.add_mistake("keysInState", allowed, fix)
+    claims = _read_claims(fleet, root)
+    policies = _read_device_policies(fleet)
     csrs = _read_csrs(fleet, [] if keys_in_state else list(ring_by_serial), root)
     devices = (
         DeviceSettings(serial=serial, ring=ring, csr=csrs.get(serial))
@@ -75,15 +105,23 @@ def read_fleet(fleet: Section, environment: str, root: Path) -> FleetSettings:
         rings=rings,
         devices=tuple(devices),
         keys_in_state=keys_in_state,
+        is_provisioned=fleet.get("provisioning") is not None,
+        claims=claims,
+        device_policies=policies,
     )
 
 
 def _read_attributes(fleet: Section) -> dict[str, str]:
-    attributes, own = fleet.subsection("attributes"), limits.OWN_ATTRIBUTES
+    attributes, own = fleet.subsection("attributes"), OWN_ATTRIBUTES
     if (count := len(attributes.data)) > limits.MAX_ATTRIBUTES:
         total = "a thing takes 50 (CreateThing)"
         allowed = f"at most {limits.MAX_ATTRIBUTES}: {total}, {', '.join(own)} are added"
         fleet.add_mistake("attributes", allowed, "remove some", f"{count} attributes")
+    size = len(json.dumps(attributes.data))
+    if size > limits.MAX_PROVISIONED_ATTRIBUTES and fleet.get("provisioning") is not None:
+        most = f"at most {limits.MAX_PROVISIONED_ATTRIBUTES} characters of JSON where devices come"
+        allowed = f"{most} in by claim: a Lambda function's environment holds them (CreateFunction)"
+        fleet.add_mistake("attributes", allowed, "shorten or remove some", f"{size} characters")
     for key in own:
         if key in attributes.data:
             fix = f"remove or rename {show_value(key)}"
@@ -176,6 +214,60 @@ def _assign_rings(
     return assigned
 
 
+# Provisioning
+
+
+def _read_claims(fleet: Section, root: Path) -> tuple[ClaimCertificate, ...]:
+    provisioning = fleet.subsection("provisioning")
+    example = "[{name: factory-a, csr: csr/claim-factory-a.csr}]"
+    allowed = f"must be a list of at most {limits.MAX_CLAIMS} claim certificates, each with name"
+    allowed = f"{allowed} and csr"
+    rows = provisioning.read_rows("claims", ClaimCertificate, limits.CLAIM, allowed, example)
+    provisioning.refuse_unknown_keys()
+    if len(rows) > limits.MAX_CLAIMS:
+        provisioning.add_mistake("claims", allowed, "remove some", f"{len(rows)} claims")
+    names = [claim.name for claim in rows.values()]
+    provisioning.refuse_repeated(
+        "claims", names, "it names the certificate", "rename or remove one"
+    )
+    return tuple(
+        replace(claim, csr=_read_claim_csr(provisioning, f"{key}.csr", claim, root))
+        for key, claim in rows.items()
+    )
+
+
+def _read_claim_csr(provisioning: Section, key: str, claim: ClaimCertificate, root: Path) -> str:
+    """The request as PEM; a mistake where it is none."""
+    if not provisioning.has_no_mistakes_at(key):
+        return ""
+    is_text = claim.csr.startswith("-----")
+    content = claim.csr.encode() if is_text else _read_file(find_inside(root, claim.csr))
+    if CSR.fullmatch(content) and len(content) <= limits.MAX_CSR:
+        return content.decode("ascii")
+    file, found = f"claim-{claim.name}", "the text" if is_text else show_value(claim.csr)
+    provisioning.add_mistake(
+        key,
+        "must be a certificate signing request in PEM, its file in the repository or its text,"
+        f" {CSR_LIMIT}",
+        f"where the factory keeps its key run: {_show_request(file)}, and copy {file}.csr to csr/",
+        f"{found} {'is no certificate request' if content else 'is missing or empty'}",
+    )
+    return ""
+
+
+def _read_device_policies(fleet: Section) -> tuple[str, ...]:
+    most = f"at most {limits.MAX_DEVICE_POLICIES}: a certificate takes ten (AttachPolicy)"
+    allowed = f"must be a list of names of IoT policies, {most}, and ours is one"
+    names = fleet.read_list("devicePolicies", limits.DEVICE_POLICY, allowed, "[telemetry]")
+    if len(names) > limits.MAX_DEVICE_POLICIES:
+        fleet.add_mistake("devicePolicies", allowed, "remove some", f"{len(names)} policies")
+    fleet.refuse_repeated("devicePolicies", names, "a policy is attached once", "remove one")
+    return names
+
+
+# Certificate requests
+
+
 def _read_csrs(fleet: Section, serials: Sequence[str], root: Path) -> dict[str, str]:
     folder = fleet.read("csrFolder", limits.CSR_FOLDER, "csr").rstrip("/")
     if find_inside(root, folder) is None:
@@ -186,19 +278,29 @@ def _read_csrs(fleet: Section, serials: Sequence[str], root: Path) -> dict[str, 
 
 
 def _read_csr(fleet: Section, serial: str, name: str, root: Path) -> str:
-    try:
-        content = (root / name).read_bytes()
-    except OSError:
-        content = b""
+    content = _read_file(root / name)
     if CSR.fullmatch(content) and len(content) <= limits.MAX_CSR:
         return content.decode("ascii")
-    limit = f"at most {limits.MAX_CSR} characters (CreateCertificateFromCsr)"
-    key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    request = f"openssl req -new {key} -keyout {serial}.key -subj /CN={serial} -out {serial}.csr"
+    request = (
+        f"openssl req -new {NEW_KEY} -keyout {serial}.key -subj /CN={serial} -out {serial}.csr"
+    )
     fleet.add_mistake(
         f"devices.{serial}",
-        f"each device brings its own in PEM, {limit}, and keeps its key",
+        f"each device brings its own in PEM, {CSR_LIMIT}, and keeps its key",
         f"on the device run: {request}, and copy {serial}.csr to {name}",
         f"{name} {'is no certificate request' if content else 'is missing or empty'}",
     )
     return ""
+
+
+def _show_request(name: str) -> str:
+    """How to make a key and a request for it."""
+    return f"openssl req -new {NEW_KEY} -keyout {name}.key -subj /CN={name} -out {name}.csr"
+
+
+def _read_file(path: Path | None) -> bytes:
+    """Its content; nothing where it cannot be read."""
+    try:
+        return path.read_bytes() if path else b""
+    except OSError:
+        return b""

@@ -9,6 +9,7 @@ from typing import Any
 
 from components import limits
 from components.checks import Section, suggest
+from components.settings.agents import read_document_extra
 from components.settings.fleet import check_ring
 from rollout.codec import encode, show_value
 from rollout.evidence import smallest_failing
@@ -33,17 +34,20 @@ def read_manifest(
     firmware: Firmware,
     rings: Sequence[Share],
     ring_sizes: Mapping[str, int] | None,
+    adopted: Firmware | None = None,
 ) -> Manifest:
     """`ring_sizes` are the declared devices by ring; None where the fleet itself has mistakes, and
-    then no ring is called unknown."""
+    then no ring is called unknown. `adopted` is what devices ran before the first release."""
     names = None if ring_sizes is None else [ring.name for ring in rings]
     gates = _read_gates(rollout, names, ring_sizes or {})
+    channel = rollout.read("channel", limits.CHANNEL, "stable")
     return rollout.read_record(
         Manifest,
         limits.MANIFEST,
         schema=1,
-        channel=rollout.read("channel", limits.CHANNEL, "stable"),
+        channel=channel,
         firmware=firmware,
+        adopted=adopted,
         rings=tuple(
             RingPlan(name=ring.name, percent=ring.percent, gate=gates.get(ring.name, Gate()))
             for ring in rings
@@ -52,6 +56,7 @@ def read_manifest(
         abort=_read_abort(rollout),
         approvals=_read_approvals(rollout, names),
         window=_read_window(rollout),
+        document_extra=read_document_extra(rollout, channel, firmware),
     )
 
 

@@ -48,9 +48,13 @@ def thing(r: Resource) -> IdAndOutputs:
     return name, {"arn": answer["thingArn"]}
 
 
-@makes("aws:iot/certificate:Certificate")
+@makes_and_updates("aws:iot/certificate:Certificate", "csr")
 def certificate(r: Resource) -> IdAndOutputs:
     iot, active = r.aws.client("iot"), r.inputs["active"]
+    if r.old:
+        id_ = r.old["arn"].rpartition("/")[2]
+        iot.update_certificate(certificateId=id_, newStatus="ACTIVE" if active else "INACTIVE")
+        return id_, r.old
     if csr := r.inputs.get("csr"):
         answer = iot.create_certificate_from_csr(certificateSigningRequest=csr, setAsActive=active)
         keys = {}
@@ -126,6 +130,23 @@ def topic_rule(r: Resource) -> IdAndOutputs:
         tags = join_tags(r.inputs["tags"])
         iot.create_topic_rule(ruleName=name, topicRulePayload=payload, tags=tags)
     return name, {"arn": r.aws.arn("iot", f"rule/{name}")}
+
+
+@makes_and_updates("aws:iot/provisioningTemplate:ProvisioningTemplate", "name", "tags")
+def provisioning_template(r: Resource) -> IdAndOutputs:
+    iot, name, body = r.aws.client("iot"), r.inputs["name"], r.inputs["templateBody"]
+    tags, settings = pairs(r.inputs.get("tags")), r.inputs.pick_rest()
+    if not r.old:
+        answer = iot.create_provisioning_template(
+            templateName=name, templateBody=body, tags=tags, **settings
+        )
+        return name, {"arn": answer["templateArn"]}
+    iot.update_provisioning_template(templateName=name, **settings)
+    if "templateBody" in r.changed:
+        iot.create_provisioning_template_version(
+            templateName=name, templateBody=body, setAsDefault=True
+        )
+    return name, r.old
 
 
 def rename(values: dict[str, Any], **names: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""S3: buckets, what is set on them, objects."""
+"""S3: buckets, what is set on them, objects. DynamoDB: tables."""
 
 from __future__ import annotations
 
@@ -118,3 +118,28 @@ def asset_bytes(asset: Any) -> bytes:
     if isinstance(asset, pulumi.FileAsset):
         return Path(asset.path).read_bytes()
     raise ValueError(f"{type(asset).__name__} is not supported in the sandbox")
+
+
+@makes_and_updates(
+    "aws:dynamodb/table:Table",
+    *("name", "attributes", "hashKey", "billingMode", "serverSideEncryption", "tags"),
+)
+def table(r: Resource) -> IdAndOutputs:
+    dynamodb, name = r.aws.client("dynamodb"), r.inputs["name"]
+    protection = {"DeletionProtectionEnabled": r.inputs["deletionProtectionEnabled"]}
+    recovery = {"PointInTimeRecoveryEnabled": r.inputs["pointInTimeRecovery"]["enabled"]}
+    keys = [(each["name"], each["type"]) for each in r.inputs["attributes"]]
+    fixed = {
+        "AttributeDefinitions": [{"AttributeName": n, "AttributeType": t} for n, t in keys],
+        "KeySchema": [{"AttributeName": r.inputs["hashKey"], "KeyType": "HASH"}],
+        "BillingMode": r.inputs["billingMode"],
+        "SSESpecification": pascal(r.inputs["serverSideEncryption"]),
+        "Tags": pairs(r.inputs["tags"]),
+    }
+    if r.old:
+        dynamodb.update_table(TableName=name, **protection)
+    else:
+        dynamodb.create_table(TableName=name, **fixed, **protection)
+        dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+    dynamodb.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=recovery)
+    return name, {"arn": r.aws.arn("dynamodb", f"table/{name}")}

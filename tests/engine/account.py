@@ -24,7 +24,7 @@ NOISE = re.compile(
     r"ResponseMetadata|[cC]reat(?:ion|e)Date|lastModifiedDate|LastModified|createdAt|creationTime|"
     r"(?:Created|LastModified|AlarmConfigurationUpdated|State\w+)Timestamp|StateReason\w*|StateValue|"
     r"RoleLastUsed|RoleId|thingId|thingGroupId|version|VersionId|RevisionId|CodeSha256|CodeSize|"
-    r"MaximumMessageSize|storedBytes|ApproximateNumber\w+|STACK_TOKEN_SHA256|MANIFEST_SHA256"
+    r"\w+DateTime|ItemCount|TableSizeBytes|MaximumMessageSize|storedBytes|ApproximateNumber\w+|STACK_TOKEN_SHA256|MANIFEST_SHA256"
 )
 """Names of fields that hold ids, times, counts, and digests of what holds an id: no two deployments
 share them. The default of a queue's MaximumMessageSize is not the same in each provider."""
@@ -39,6 +39,8 @@ DEFAULTS = {
     },
 }
 """What the provider writes out, and the sandbox leaves to AWS, which fills in the same."""
+LOOSE_CERTIFICATE = re.compile(r"iot certificate of (?:\S+ )?(?P<id>[0-9a-f]{64})")
+"""Of no thing: a claim's, which goes by its policy; a stack here has one."""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -55,7 +57,11 @@ def holdings(client: Clients) -> Holding:
 def named_alike(holding: Holding, suffix: str) -> Holding:
     """What the deployer made, with SUFFIX for the stack's suffix, so that two stacks compare."""
     mine = {name: facts for name, facts in holding.items() if not MEMORY.fullmatch(name)}
-    alike: Holding = cleaned(json.loads(json.dumps(mine).replace(suffix, "SUFFIX")))
+    text = json.dumps(mine).replace(suffix, "SUFFIX")
+    for name in mine:
+        if owner := LOOSE_CERTIFICATE.fullmatch(name):
+            text = text.replace(owner["id"], "CERTIFICATE")
+    alike: Holding = cleaned(json.loads(text))
     return alike
 
 
@@ -138,17 +144,29 @@ def read_rights_of_devices(client: Clients) -> Found:
     for one in certificates:
         arn = one["certificateArn"]
         policies = pages(iot, "list_attached_policies", "policies", target=arn)
-        owner = ", ".join(things[arn]) or one["certificateId"]
-        yield (
-            f"iot certificate of {owner}",
-            {"status": one["status"], "policies": [policy["policyName"] for policy in policies]},
-        )
+        names = [policy["policyName"] for policy in policies]
+        owner = ", ".join(things[arn]) or " ".join([*names, one["certificateId"]])
+        yield f"iot certificate of {owner}", {"status": one["status"], "policies": names}
     for policy in pages(iot, "list_policies", "policies"):
         name = policy["policyName"]
         targets = pages(iot, "list_targets_for_policy", "targets", policyName=name)
         document = iot.get_policy(policyName=name)["policyDocument"]
         owners = [things.get(target, target) for target in targets]
         yield f"iot policy {name}", {"document": document, "targets": owners}
+
+
+def read_provisioning(client: Clients) -> Found:
+    iot, dynamodb = client("iot"), client("dynamodb")
+    for template in pages(iot, "list_provisioning_templates", "templates"):
+        name, arn = template["templateName"], template["templateArn"]
+        tags = pages(iot, "list_tags_for_resource", "tags", resourceArn=arn)
+        about = iot.describe_provisioning_template(templateName=name)
+        yield f"iot provisioning template {name}", {**about, "tags": tags}
+    for name in pages(dynamodb, "list_tables", "TableNames"):
+        table = dynamodb.describe_table(TableName=name)["Table"]
+        tags = pages(dynamodb, "list_tags_of_resource", "Tags", ResourceArn=table["TableArn"])
+        backups = dynamodb.describe_continuous_backups(TableName=name)
+        yield f"dynamodb table {name}", {**table, "tags": tags, "backups": backups}
 
 
 def read_iot_settings(client: Clients) -> Found:
@@ -287,6 +305,7 @@ def read_watching(client: Clients) -> Found:
 READERS = (
     read_registry,
     read_rights_of_devices,
+    read_provisioning,
     read_iot_settings,
     read_buckets,
     read_keys,

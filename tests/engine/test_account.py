@@ -21,12 +21,13 @@ from tests.sandbox.conftest import free_instance
 REGIONS = {"dev": "us-east-1", "staging": "us-east-1", "prod": "eu-central-1"}
 PROTECTED = ("staging", "prod")
 KEPT = re.compile(
-    r"(iot (group|policy|type)|kms key|logs group|s3 bucket) .*|iam role .*-controller|"
-    r"s3 object .*(?<!release\.json)"
+    r"(dynamodb table|iot (group|policy|type)|kms key|logs group|s3 bucket) .*|"
+    r"iam role .*-controller|s3 object .*(?<!release\.json)"
 )
 """What a protected stack leaves: all that holds devices or their rights, keys, images, the
-controller's memory, or evidence; and the role that the key's policy names."""
-UNTOUCHED = ("iot group", "iot type", "kms key", "logs group")
+controller's memory, or evidence; and the role that the key's policy names. (Claim certificates
+stay, too, without a policy, and so without a name that tells the stack.)"""
+UNTOUCHED = ("dynamodb table", "iot group", "iot type", "kms key", "logs group")
 """Of that: what the end of the rest does not change. Elsewhere go the rights of a function that is
 gone, what wakes it, and the certificates of declared devices."""
 

@@ -25,6 +25,7 @@ from tests.sandbox.conftest import free_instance
 pytestmark = pytest.mark.long
 STACK, REGION = "dev", "us-east-1"
 HOLDS = (
+    "aws:dynamodb/table:Table",
     "aws:iot/policy:Policy",
     "aws:iot/thingGroup:ThingGroup",
     "aws:iot/thingType:ThingType",
@@ -81,6 +82,8 @@ ONE_RING, TWO_RINGS = (
     "[{name: first, percent: 1}, {name: all, percent: 99}]",
 )
 GATE = "\n      first: {failureLimit: {devices: 1}, soakMinutes: 7}"
+CLAIMS = [f"{{name: {name}, csr: csr/claim-example.csr}}" for name in ("a", "b")]
+OFF = CLAIMS[1].replace("}", ", active: false}")
 KEYS = '  iot-ota:signingKeys: ["2", "1"]\n'
 CHANGES = (
     Change("a release, or its revert", {OLD: NEW}),
@@ -111,6 +114,13 @@ CHANGES = (
     Change("`protect` on or off", {'protect: "true"': 'protect: "false"'}),
     Change("account settings given up", {'Settings: "true"': 'Settings: "false"'}),
     Change("account settings taken over", {'Settings: "false"': 'Settings: "true"'}),
+    Change(
+        "provisioning by claim begun",
+        {THREE: f"{THREE}\n    provisioning: {{claims: [{CLAIMS[0]}]}}"},
+    ),
+    Change("a claim certificate more", {CLAIMS[0]: ", ".join(CLAIMS)}),
+    Change("a claim certificate no longer active", {CLAIMS[1]: OFF}),
+    Change("a claim certificate fewer", {f", {OFF}": ""}),
 )
 
 
@@ -134,7 +144,7 @@ class Desk:
     def holds(self) -> dict[str, str]:
         """By kind and name, of what holds devices, their rights, keys, images or memory: what AWS
         gives to no other one, not of the same name either. (A policy has nothing such.)"""
-        iot, kms, s3 = map(self.client, ("iot", "kms", "s3"))
+        iot, kms, s3, dynamodb = map(self.client, ("iot", "kms", "s3", "dynamodb"))
         found = {}
         for group in pages(iot, "list_thing_groups", "thingGroups"):
             about = iot.describe_thing_group(thingGroupName=group["groupName"])
@@ -147,6 +157,8 @@ class Desk:
         for key in pages(kms, "list_keys", "Keys"):
             state = kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]["KeyState"]
             found[f"key {key['KeyId']}"] = state
+        for name in pages(dynamodb, "list_tables", "TableNames"):
+            found[f"table {name}"] = dynamodb.describe_table(TableName=name)["Table"]["TableId"]
         for bucket in s3.list_buckets()["Buckets"]:
             found[f"bucket {bucket['Name']}"] = str(bucket["CreationDate"])
             for item in pages(s3, "list_object_versions", "Versions", Bucket=bucket["Name"]):

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from components.stack_file import ROOT
 from ops import local_aws
+from ops.main import main as operate
 from rollout.names import StackOutput
 from rollout.observed import LIVE
 from sandbox import ministack, session
 from sandbox.deploy import STACK, deploy
+from sandbox.factory import CLAIM, CLAIM_KEY, FLEET, override_claim
 from sandbox.follow import ReleaseOutcome, follow
 from sandbox.instance import Instance
 from sandbox.session import Sandbox
@@ -46,11 +49,16 @@ class EngineMade:
         self.before = held(self.instance)
         self.checkout = Checkout(folder, self.instance.port)
         self.checkout.add_stack(STACK)
+        self.claim = override_claim(self.instance, ROOT)
+        request = self.claim[FLEET]["provisioning"]["claims"][0]["csr"]
+        claims = json.dumps([{"name": CLAIM, "csr": request}])  # which YAML reads, too
+        self.checkout.edit(STACK, provisioning=f"{{claims: {claims}}}")
         self.checkout.up(STACK)
         self.outputs = self.checkout.outputs(STACK)
         self.made = held(self.instance)
         self.instance.write(local_aws.OUTPUTS_FILE, json.dumps(self.outputs))
         self.sandbox: Sandbox = session.connect(self.instance, root=self.checkout.folder)
+        self.sandbox.add_serials()
 
     def release(self, version: str) -> ReleaseOutcome:
         """Changes the stack file, deploys, and follows the release with every device connected."""
@@ -58,6 +66,16 @@ class EngineMade:
         self.checkout.edit(STACK, version=f'"{version}"', image=image, sha256=f'"{digest}"')
         self.checkout.up(STACK)
         return self.follow()
+
+    def operate(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`python -m ops COMMAND --sandbox`, which must succeed."""
+        for name, value in (
+            ("SANDBOX_DIR", self.instance.folder),
+            ("SANDBOX_PORT", self.instance.port),
+            ("SANDBOX_MQTT_PORT", self.instance.mqtt_port),
+        ):
+            monkeypatch.setenv(name, str(value))
+        assert operate([command, "--sandbox", "--yes", "--why", "a test"]) == 0
 
     def follow(self) -> ReleaseOutcome:
         with self.sandbox.devices():
@@ -78,7 +96,7 @@ def test_both_deployers_make_the_same(
 ) -> None:
     other = free_instance(tmp_path_factory.mktemp("other") / "sandbox")
     try:
-        deployed = deploy(other, say=lambda _text: None)
+        deployed = deploy(other, overrides=made.claim, say=lambda _text: None)
         ours = named_alike(held(other), str(deployed.outputs[StackOutput.SUFFIX]))
     finally:
         session.down(other)
@@ -108,10 +126,12 @@ def test_what_the_controller_did_is_no_change_to_the_stack(made: EngineMade) -> 
 
 
 def test_secrets_are_only_where_they_are_asked_for(made: EngineMade) -> None:
-    keys = made.outputs[StackOutput.DEVICE_PRIVATE_KEYS]
-    assert len(keys) == 20
+    assert StackOutput.DEVICE_PRIVATE_KEYS not in made.outputs
+    keys = {path.parent.name: path for path in made.instance.folder.glob("devices/*/device.key")}
+    keys[CLAIM] = made.instance.folder / CLAIM_KEY
+    assert len(keys) == 21
     secrets = {
-        **{f"the key of {serial}": pem.splitlines()[1] for serial, pem in keys.items()},
+        **{f"the key of {name}": path.read_text().splitlines()[1] for name, path in keys.items()},
         "the passphrase": made.checkout.passphrase,
     }
     written = {
@@ -119,7 +139,7 @@ def test_secrets_are_only_where_they_are_asked_for(made: EngineMade) -> None:
         for path in made.checkout.state.rglob("*")
         if path.is_file()
     }
-    assert any("ciphertext" in text for text in written.values())
+    assert any(StackOutput.CLAIM_CERTIFICATES in text for text in written.values())
     places = written | {f"output {n}": text for n, text in enumerate(made.checkout.said)}
     places["stack file"] = made.checkout.stack_file(STACK).read_text()
     found = {
@@ -128,7 +148,8 @@ def test_secrets_are_only_where_they_are_asked_for(made: EngineMade) -> None:
     assert found == set()
 
 
-def test_destroy_leaves_nothing(made: EngineMade) -> None:
+def test_destroy_leaves_nothing(made: EngineMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.operate("drain", monkeypatch)
     made.checkout.pulumi("destroy", "--yes", "--skip-preview", "--stack", STACK)
     assert made.checkout.resources(STACK) == []
     assert names_of(held(made.instance)) == names_of(made.before)

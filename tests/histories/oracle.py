@@ -166,6 +166,9 @@ class Oracle:
             if sequence <= self.sequences.get(ring, 0) and run.was_alone:
                 self.breaks(f"{job.id} is not above {self.sequences[ring]}")
             self.sequences[ring] = max(sequence, self.sequences.get(ring, 0))
+            released = {m.firmware.sha256 for m in self.stage.published}
+            if ring != ROLLBACK and claims["sha256"] not in released:
+                self.breaks(f"{job.id} offers a ring what was never released")
             self.was_out.setdefault(claims["sha256"], self.stage.now)
             expected = STACK.ring_group(ring)
             if ring == ROLLBACK:
@@ -299,8 +302,12 @@ class Oracle:
         return self.stage.iot.alarms.get(alarm, ("MISSING", 0.0))[0] == "OK"
 
     def _watch_health(self, run: ControllerRun) -> None:
-        """Since when each job's counts meet its gate, as every look saw them."""
-        for job in self.stage.jobs(live=True):
+        """Since when each job's counts meet its gate, as every look saw them: also of one that the
+        run let pass and cancelled, where a way back was opened in the same run."""
+        cancels = {c.parameters["jobId"] for c in run.line.calls if c.operation == "CancelJob"}
+        for job in self.stage.jobs():
+            if not job.is_live and job.id not in cancels:
+                continue
             ring = (STACK.split_job(job.id) or ("",))[0]
             counts = job.counts
             ended = sum(counts[status] for status in FINAL)
@@ -495,14 +502,15 @@ class Oracle:
             self.breaks(f"under a halt {len(returning)} devices do not go back: {returning[:3]}")
 
     def _asked_again(self) -> set[str]:
-        """Devices that have yet to answer the candidate: nothing else is to be offered to them, and
-        the alarm on failed releases is red for as long as one of them runs what was refused."""
+        """Devices that the candidate is offered to, though what they run was refused: it proves
+        itself there, or brings them back when it fails. Until then the alarm on failed releases is
+        to be red."""
         return {
             thing
             for ring, _ in self.stage.rings
             for job in self.stage.jobs(ring, live=True)
             if claims_of(job)["sha256"] == self.stage.candidate_digest
-            for thing in (*job.queued, *job.in_progress)
+            for thing in job.executions
         }
 
 

@@ -121,7 +121,7 @@ def draw(seed: int) -> History:
         ),
     }
     if dice.random() < 0.1:
-        setting["first"] = None
+        setting |= {"first": None, "adopts": dice.random() < 0.5}
     chosen = dice.sample(KINDS, dice.randint(3, 7))
     writer = Writer(dice)
     steps: list[Step] = []

@@ -52,6 +52,8 @@ from tests.histories.nasty_iot import IotJob, NastyIot, Weather, group_arn
 STACK = Names(fleet="iot-fleet", suffix="0123abcd", channel=CHANNEL)
 RINGS = (("canary", 20.0), ("early", 30.0), ("broad", 50.0))
 FIELD_ALARM = "field-errors"
+FACTORY = "0.9.0"
+"""What devices run before anything is released."""
 START = 1_790_000_000.0
 TROUBLES = (
     "throttled",
@@ -129,11 +131,13 @@ class Stage:
         weather: Weather | None = None,
         gate: Gate | None = None,
         first: str | None = "1.0.0",
+        adopts: bool = False,
         watch: Callable[[Stage], Any] | None = None,
         **options: Any,
     ) -> None:
         """A fleet on factory firmware; `first` is released and brought to its end (None: nothing
-        is). `options` are those of a Manifest."""
+        is). With `adopts` the factory firmware is the way back of the first release. `options` are
+        those of a Manifest."""
         self.random = random.Random(seed)
         self.iot = NastyIot(bucket=STACK.bucket, now=START, seed=seed, weather=weather or Weather())
         self.rings = tuple(rings)
@@ -166,9 +170,20 @@ class Stage:
         for number in range(devices):
             self._make_device(f"{number:05}", self.random.choice((30.0, 60.0, 90.0, 240.0)))
         self.oracle = watch(self) if watch else None
+        if adopts:
+            self.options["adopted"] = self._put_factory_image()
         if first:
             self.release(first)
             self.until(lambda: self.last_good == first or self._approve_small_rings(), 120)
+
+    def _put_factory_image(self) -> Firmware:
+        body = image_bytes(FACTORY)
+        made = Firmware(
+            version=Version(FACTORY), sha256=sha256_hex(body), size=len(body), hardware=HARDWARE
+        )
+        self.images[made.key] = body
+        self.iot.put(made.key, body)
+        return made
 
     def _approve_small_rings(self) -> bool:
         """A person lets pass whatever ring is too small to prove anything."""
@@ -181,8 +196,8 @@ class Stage:
         device = FieldDevice(
             name=name,
             serial=serial,
-            version="0.9.0",
-            digest=image_digest("0.9.0"),
+            version=FACTORY,
+            digest=image_digest(FACTORY),
             seconds=seconds,
         )
         self.devices[name] = device

@@ -9,10 +9,14 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
+from rollout.names import ROLLBACK
 from rollout.release import Abort, AlarmGate, FailureLimit, Gate, Window
 from tests.histories.nasty_aws import AwsCall, CallEffect, Killed, said_no
 from tests.histories.nasty_iot import Weather
+from tests.histories.oracle import Oracle
+from tests.histories.scripts import finish
 from tests.histories.stage import (
+    FACTORY,
     FIELD_ALARM,
     STACK,
     Stage,
@@ -805,3 +809,13 @@ def test_the_first_up_without_devices_alarms_nobody() -> None:
     quietly(stage, 30)
     assert not stage.is_loud, stage.show()
     assert stage.last_good is None
+
+
+def test_a_bad_first_release_goes_back_to_what_the_fleet_ran() -> None:
+    stage = Stage(seed=35, devices=40, first=None, adopts=True, watch=Oracle)
+    stage.release("1.0.0", ail="bad", share=0.7)
+    stage.until(lambda: image_digest("1.0.0") in stage.refused(), 90)
+    assert "1.0.0" in stage.versions()
+    stage.until(lambda: stage.versions() == {FACTORY}, 60)
+    assert offers(stage, FACTORY) <= {ROLLBACK}, "no ring is given it"
+    finish(stage)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
@@ -19,7 +19,7 @@ from botocore.config import Config
 
 from cloud.shadows import Reported
 from components.stack_file import ROOT, read_configuration
-from device.agent import Device, Faults
+from device.agent import Device, DeviceConfig, Faults
 from firmware.make_sample import image
 from ops import local_aws
 from ops.main import main as operate
@@ -29,6 +29,7 @@ from rollout.observed import LIVE
 from rollout.state import State
 from sandbox import ministack, session
 from sandbox.deploy import STACK_FILE, deploy
+from sandbox.factory import override_claim
 from sandbox.instance import Instance
 from sandbox.session import Sandbox
 
@@ -79,7 +80,8 @@ class Fleet:
         self.client("s3").create_bucket(Bucket=IMAGES)
         self.ship("2.1.0")
         self.sandbox: Sandbox = session.connect(instance)
-        self.configs = {config.serial: config for config in self.sandbox.device_configs()}
+        self.add_serials(canary=CANARY, broad=BROAD)
+        self.configs = {serial: self.claim(serial) for serial in EVERYBODY}
 
     def client(self, service: str) -> Any:
         """A client of the account's root."""
@@ -150,8 +152,6 @@ class Fleet:
     def _overrides(
         self, version: str, content: bytes, gates: Mapping[str, Any], rollout: dict[str, Any]
     ) -> dict[str, Any]:
-        fleet = json.loads(read_configuration(ROOT / STACK_FILE)["iot-ota:fleet"])
-        places = [("canary", serial) for serial in CANARY] + [("broad", serial) for serial in BROAD]
         firmware = {
             "version": version,
             "image": f"s3://{IMAGES}/{version}",
@@ -159,11 +159,7 @@ class Fleet:
             "size": len(content),
         }
         changed = {ring: {**GATES[ring], **gates.get(ring, {})} for ring in GATES}
-        return {
-            "iot-ota:fleet": {
-                **fleet,
-                "devices": [{"serial": serial, "ring": ring} for ring, serial in places],
-            },
+        return override_claim(self.instance, ROOT) | {
             "iot-ota:firmware": firmware,
             "iot-ota:rollout": {
                 "devicesPerMinute": 1000,
@@ -316,7 +312,20 @@ class Fleet:
     # Devices
 
     def thing(self, serial: str) -> str:
-        return str(self.sandbox.stack.device_names[serial])
+        return self.configs[serial].thing
+
+    def add_serials(self, **rings: Iterable[str]) -> None:
+        """By ring: serials that are new in the registry."""
+        lines = [f"{serial},{ring}" for ring, serials in rings.items() for serial in serials]
+        path = self.instance.folder / "serials.csv"
+        path.write_text("\n".join(["serial,ring", *lines]) + "\n")
+        self.sandbox.add_serials(path)
+
+    def claim(self, serial: str) -> DeviceConfig:
+        """A device of the factory, which comes in by claim."""
+        told: list[str] = []
+        claiming = self.sandbox.factory.build(serial, told.append, told.append)
+        return self.sandbox.factory.configure(serial, claiming.run())
 
     def connect(self, *serials: str, faults: Faults = NO_FAULTS) -> list[Device]:
         """Switches devices on: these, or all that are off."""

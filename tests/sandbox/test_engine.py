@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from components.claim_provisioning import template_body
 from components.stack_file import ROOT
 from ops import local_aws
 from sandbox import ministack, session
@@ -56,6 +57,9 @@ POISON = {
     "ALL_PROXY": "http://127.0.0.1:1",
 }
 """What a developer's shell may hold; none of it may change where the sandbox's calls go."""
+
+
+CAME_IN = "20 devices have come in by claim, each with a key of its own"
 
 
 class Program:
@@ -186,6 +190,36 @@ def test_changed_inputs_are_updated_in_place(program: Program) -> None:
     )
 
 
+CLAIM = """
+aws.dynamodb.Table("table", name="table", attributes=[{{"name": "serial", "type": "S"}}],
+    hash_key="serial", billing_mode="PAY_PER_REQUEST", point_in_time_recovery={{"enabled": {on}}},
+    server_side_encryption={{"enabled": True}}, deletion_protection_enabled={on}, tags={{}})
+certificate = aws.iot.Certificate("certificate", active={on}, csr={csr!r})
+template = aws.iot.ProvisioningTemplate("template", name="template", enabled={on},
+    provisioning_role_arn="arn:aws:iam::000000000000:role/role", template_body={body!r})
+pulumi.export("certificate", certificate.certificate_pem)
+"""
+
+
+def test_what_lets_devices_in_is_changed_in_place(program: Program) -> None:
+    """A claim certificate that were made anew would be another one than the devices have."""
+    csr = (ROOT / "csr" / "claim-example.csr").read_text()
+    bodies = [json.dumps(template_body(keys, ["policy"])) for keys in ([], ["site"])]
+    first = program.deploy(CLAIM.format(on=True, csr=csr, body=bodies[0]))
+    second = program.deploy(CLAIM.format(on=False, csr=csr, body=bodies[1]))
+    assert (first.created, second.created, second.updated) == (3, 0, 3)
+    assert second.outputs == first.outputs
+    iot, dynamodb = program.client("iot"), program.client("dynamodb")
+    [certificate] = iot.list_certificates()["certificates"]
+    assert certificate["status"] == "INACTIVE"
+    template = iot.describe_provisioning_template(templateName="template")
+    assert (template["enabled"], template["templateBody"]) == (False, bodies[1])
+    assert not dynamodb.describe_table(TableName="table")["Table"]["DeletionProtectionEnabled"]
+    backups = dynamodb.describe_continuous_backups(TableName="table")
+    recovery = backups["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"]
+    assert recovery["PointInTimeRecoveryStatus"] == "DISABLED"
+
+
 def test_an_object_under_a_new_key_leaves_the_one_before(program: Program) -> None:
     text = (
         "bucket = aws.s3.Bucket('bucket',"
@@ -293,8 +327,8 @@ def test_something_made_but_not_recorded_means_a_rebuild(program: Program) -> No
 
 
 CANNOT_BE_MADE = {
-    "aws.dynamodb.Table('table', attributes=[{'name': 'a', 'type': 'S'}], hash_key='a')": (
-        "aws:dynamodb/table:Table 'table': the sandbox has no handler for this type"
+    "aws.kinesis.Stream('stream', shard_count=1)": (
+        "aws:kinesis/stream:Stream 'stream': the sandbox has no handler for this type"
     ),
     "aws.s3.Bucket('bucket', bucket='bucket', acl='private')": (
         "aws:s3/bucket:Bucket 'bucket': the sandbox does not know the input acl"
@@ -547,6 +581,14 @@ def test_up_updates_every_device_and_holds_nobodys_pipe(instance: Instance) -> N
     )  # returns although MiniStack stays: nothing of it has this pipe
     assert (up.returncode, up.stderr) == (0, "")
     assert up.stdout.endswith("every device runs 2.1.0, and it is the last good release\n")
+    assert "20 serials are new in the registry" in up.stdout
+    assert " 0001 is registered as iot-fleet-" in up.stdout
+    assert CAME_IN in up.stdout
+    folders = sorted((instance.folder / "devices").iterdir())
+    assert len(folders) == 20
+    assert [list(folder.glob("claim.*")) for folder in folders] == [[]] * 20, "it is thrown away"
+    keys = [(folder / "device.key").read_text() for folder in folders]
+    assert len(set(keys)) == 20
     status = run(instance, "status", "--json")
     report = json.loads(status.stdout)
     assert {device["version"] for device in report["devices"]} == {"2.1.0"}
@@ -556,6 +598,8 @@ def test_up_updates_every_device_and_holds_nobodys_pipe(instance: Instance) -> N
     again = run(instance, "up")
     assert (again.returncode, again.stderr) == (0, "")
     assert " 0 resources created, 0 updated, " in again.stdout
+    assert CAME_IN not in again.stdout, "they are in"
+    assert [(folder / "device.key").read_text() for folder in folders] == keys
     unknown = run(instance, "release", "9.9.9")
     assert (unknown.returncode, unknown.stderr) == (
         1,

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 import ops.main
+from components.stack_file import ROOT
 from ops.report import FINE, NEEDED
 from rollout.state import State
 from sandbox import deploy, session
+from sandbox.factory import override_claim
 from sandbox.instance import Instance, SandboxError
 from sandbox.session import Sandbox
 from tests.sandbox.conftest import free_instance
@@ -50,8 +52,11 @@ def release(own_instance: Instance, monkeypatch: pytest.MonkeyPatch) -> Callable
         image, digest = session.find_sample(version)
         firmware = {"version": version, "image": image, "sha256": digest, "minimumVersion": "2.0.0"}
         overrides = {"iot-ota:rollout": ROLLOUT, "iot-ota:firmware": firmware}
+        overrides |= override_claim(own_instance, ROOT)
         deploy.deploy(own_instance, overrides=overrides, say=lambda _text: None)
-        return session.connect(own_instance)
+        sandbox = session.connect(own_instance)
+        sandbox.add_serials()
+        return sandbox
 
     return release
 
@@ -105,7 +110,8 @@ def prove(sandbox: Sandbox, order: Callable[..., str]) -> None:
     good = state(sandbox).last_good if sandbox.state() else None
     if good and good.sha256 == sandbox.manifest().firmware.sha256:
         return
-    with sandbox.devices():
+    with sandbox.devices() as devices:
+        devices.wait()
         wake_until(sandbox, "the approval to be waited for", lambda s: s.waiting.kind == "approval")
         order("approve", "canary")
         wake_until(sandbox, "the release to pass", lambda s: s.last_good and s.candidate is None)

@@ -12,6 +12,7 @@ import pytest
 from device.agent import Device, DeviceConfig
 from ops.local_aws import ACCOUNT
 from rollout.job_document import parse_statement
+from rollout.names import Variable
 from rollout.state import State
 from tests.sandbox.fleet import (
     BROAD,
@@ -381,7 +382,13 @@ def test_destroying_the_stack_ends_its_jobs_and_groups(fleet: Fleet) -> None:
     events.remove_targets(Rule=tick, Ids=["controller"])
     events.delete_rule(Name=tick)  # as the provider does, before it calls
     destroy = json.dumps({"tf": {"action": "delete", "prev_input": {}}})
-    answer = fleet.client("lambda").invoke(FunctionName=outputs["controllerName"], Payload=destroy)
+    function = {"FunctionName": outputs["controllerName"]}
+    answer = fleet.client("lambda").invoke(**function, Payload=destroy)
+    said = json.load(answer["Payload"])["errorMessage"]
+    assert "5 in its thing groups" in said, "they came by claim, and nobody has let them go"
+    assert fleet.live_jobs() == live
+    declare(fleet, 5)
+    answer = fleet.client("lambda").invoke(**function, Payload=destroy)
     assert json.load(answer["Payload"]) == {
         "outcome": "ended",
         "jobs": live,
@@ -391,3 +398,11 @@ def test_destroying_the_stack_ends_its_jobs_and_groups(fleet: Fleet) -> None:
     assert fleet.state.ended, "a stack made again over what was kept knows who ended its jobs"
     assert fleet.live_jobs() == []
     assert groups() == []
+
+
+def declare(fleet: Fleet, devices: int) -> None:
+    """The stack has declared so many of its devices."""
+    aws, name = fleet.client("lambda"), fleet.sandbox.outputs["controllerName"]
+    variables = aws.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    changed = {"Variables": {**variables, Variable.DECLARED_DEVICES: str(devices)}}
+    aws.update_function_configuration(FunctionName=name, Environment=changed)

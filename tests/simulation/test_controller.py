@@ -15,11 +15,14 @@ from botocore.exceptions import ReadTimeoutError
 
 from cloud.bucket import ImageCheck
 from cloud.clients import Clients
+from cloud.cut_off import CutOff, Holding
 from functions import controller as module
 from functions.controller import Controller, Setup
+from rollout.codec import canonical_json
 from rollout.job_document import parse_statement
 from rollout.names import FOREIGN_A_RUN
 from rollout.observed import Alarm, Counts
+from rollout.orders import Order
 from rollout.release import AlarmGate, Manifest
 from rollout.state import Offer, Phase
 from tests.fake_aws import Effect, no_fault, refusal
@@ -471,6 +474,20 @@ def test_a_device_that_is_gone_ends_its_exposure(aws: WorldAws) -> None:
     assert aws.state["wayBack"].get("doneAt"), "nothing is left of it to be brought back"
 
 
+def test_a_device_that_is_cut_off_is_not_waited_for_and_joins_no_way_back(aws: WorldAws) -> None:
+    exposed = exposed_in_canary(aws)
+    thief = exposed[0]
+    record = CutOff(thing=thief, order=Order(by="olga", at=0.0, why="stolen"), held=Holding())
+    aws.objects[NAMES.keys.quarantined(thief)] = canonical_json(record).encode()
+    for members in aws.world.groups.values():
+        members.discard(thief)
+    aws.world.devices[thief].online = False
+    run(aws, 20)
+    assert thief not in {name for members in aws.world.groups.values() for name in members}
+    assert aws.metric("RollbackFailed") == 0
+    assert aws.state["wayBack"].get("doneAt"), "the others are back"
+
+
 def test_who_may_not_look_a_device_up_takes_it_for_one_that_is_there(aws: WorldAws) -> None:
     stuck = sorted(device.name for device in aws.world.in_ring("canary"))[0]
     aws.refused = {stuck: "InvalidRequestException"}
@@ -561,6 +578,44 @@ def test_a_destroy_waits_until_the_tick_is_gone(aws: WorldAws) -> None:
     controller = Controller(aws.setup(), Clients(aws.connect), clock=clock)
     assert module.respond(from_stack("delete"), controller)["outcome"] == "ended"
     assert clock.time() == aws.world.now + 20
+
+
+@pytest.mark.parametrize(
+    ("more_things", "more_targets", "said"),
+    [
+        (2, 0, "2 in its thing groups, and 0 certificates have the policy"),
+        (0, 3, "0 in its thing groups, and 3 certificates have the policy"),
+        (-1, 1, "0 in its thing groups, and 1 certificates have the policy"),
+    ],
+)
+def test_a_stack_that_others_devices_use_does_not_go(
+    aws: WorldAws, more_things: int, more_targets: int, said: str
+) -> None:
+    """AWS would refuse to delete what they hold, and the stack would be half gone."""
+    things = len(aws.world.devices)
+    aws.declared = things - more_things
+    aws.policy_targets = [f"cert/{n}" for n in range(aws.declared + more_targets)]
+    aws.rules.clear()
+    with pytest.raises(RuntimeError, match=f"{said}.*`python -m ops drain`"):
+        respond(aws, from_stack("delete"))
+    assert all(job.status == "IN_PROGRESS" for job in aws.jobs().values()), "nothing was ended"
+
+
+def test_a_stack_goes_with_the_devices_that_it_declares(aws: WorldAws) -> None:
+    aws.declared = len(aws.world.devices)
+    aws.policy_targets = [f"cert/{n}" for n in range(aws.declared)]
+    aws.rules.clear()
+    assert respond(aws, from_stack("delete"))["outcome"] == "ended"
+
+
+def test_of_very_many_devices_not_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch, aws: WorldAws
+) -> None:
+    monkeypatch.setattr(module, "MAX_COUNTED", 5)
+    aws.declared, aws.policy_targets = 0, []
+    aws.rules.clear()
+    with pytest.raises(RuntimeError, match="at least 5 in its thing groups"):
+        respond(aws, from_stack("delete"))
 
 
 LEFT = "pilot"

@@ -64,6 +64,8 @@ class Registry(FakeAws):
         self.group_policies: set[str] = set()
         """Groups that have a policy, or lie below one that has."""
         self.gone: set[str] = set()
+        self.cut_off: set[str] = set()
+        """Things that left their ring for the quarantine group."""
         self.stale_tokens = False
         self.errors: dict[tuple[str, str], str] = {}
         """By thing and call: the code of AWS's refusal."""
@@ -123,7 +125,9 @@ class Registry(FakeAws):
         self.fail(thingName, "list_thing_groups_for_thing")
         if thingName in self.gone:
             raise refusal("ResourceNotFoundException", "ListThingGroupsForThing")
-        own = NAMES.ring_group(thingName.split("-")[0])
+        own = NAMES.quarantine_group
+        if thingName not in self.cut_off:
+            own = NAMES.ring_group(thingName.split("-")[0])
         others = [f"other-{n}" for n in range(self.crowded.get(thingName, 0))]
         groups = [{"groupName": name} for name in (own, *others)]
         return page(groups, "thingGroups", nextToken, size=maxResults)
@@ -476,3 +480,15 @@ def test_the_page_of_limits_says_how_long_a_pass_takes() -> None:
         assert re.search(rf"over {devices} (takes )?{told}", row)
         taken = int(devices.replace(",", "")) / LOOKED_A_RUN / 60
         assert taken == pytest.approx(hours, rel=0.02)
+
+
+def test_a_device_that_was_cut_off_is_found_no_more() -> None:
+    """It has no policy and no ring: nobody is to mend that."""
+    registry = Registry({"canary": 3})
+    thing = registry.rings["canary"][0]
+    registry.bare = {thing}
+    assert registry.run().describe()["named"] == {thing: "no-policy"}
+    registry.cut_off = {thing}
+    registry.rings["canary"].remove(thing)
+    registry.now += RECHECK_SECONDS
+    assert registry.run().describe() == {}

@@ -53,13 +53,12 @@ def work(
     aws: SlowAws,
     *sources: Source,
     waived: Sequence[str] = (),
+    cut_off: Sequence[str] = (),
     seconds: float = RUN,
     own: str = OWN,
 ) -> Returning:
-    until = aws.clock.now + seconds
-    return aws.worker().work(
-        GROUP, sources or (CANARY,), own, aws.shown(), waived=waived, until=until
-    )
+    until, nobody = aws.clock.now + seconds, {"waived": waived, "cut_off": cut_off}
+    return aws.worker().work(GROUP, sources or (CANARY,), own, aws.shown(), **nobody, until=until)
 
 
 def look(aws: SlowAws, *sources: Source) -> Returning:
@@ -355,6 +354,23 @@ def test_a_waived_device_is_not_placed_and_need_not_come_back() -> None:
     assert aws.members == set(things(4)) - {"sensor-000000"}
     told = work_on(aws, minutes=2)
     assert (told.waived, told.open_waived, told.remaining) == (0, 0, 1)
+
+
+def test_a_device_that_is_cut_off_is_put_into_no_group_until_it_is_restored() -> None:
+    aws = world(3)
+    thing = "sensor-000001"
+    aws.silent = {thing}
+    assert work(aws).placed == 3
+    aws.members = (aws.members or set()) - {thing}
+    aws.jobs[OWN].executions[thing] = "CANCELED"
+    told = work_on(aws, minutes=10 * 60, every=10, cut_off=[thing])
+    assert thing not in aws.members, "not even when those placed are looked for again"
+    assert (told.back, told.waived, told.open_waived, told.remaining) == (2, 1, 0, 0)
+    assert told.is_complete
+    aws.jobs[OWN].executions.pop(thing)
+    told = work_on(aws, minutes=2)
+    assert thing in aws.members
+    assert (told.waived, told.remaining) == (0, 1)
 
 
 def test_a_group_that_is_missing_costs_a_few_calls_and_no_device() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from cloud.clients import Clients
 from functions.controller import Controller, Setup
 from rollout.codec import sha256_hex
@@ -17,6 +19,7 @@ from tests.simulation.world import NAMES, SimJob, World
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
 OTHER_KEY = "arn:aws:kms:us-east-1:123456789012:key/2"
+IMAGE_KEY = "arn:aws:kms:us-east-1:123456789012:key/3"
 IOT = "arn:aws:iot:us-east-1:123456789012"
 
 
@@ -36,10 +39,15 @@ class WorldClock:
 class WorldAws(FakeAws):
     def __init__(self, world: World) -> None:
         super().__init__(NAMES, [KEY, OTHER_KEY], now=world.now)
+        self.private_keys[IMAGE_KEY] = ec.generate_private_key(ec.SECP256R1())
         self.keys = [KEY]
         self.world = world
         self.documents: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
+        self.declared: int | None = None
+        """Devices that the stack declares; None where it is protected."""
+        self.policy_targets: list[str] = []
+        """What has the stack's device policy."""
         self.rules = {NAMES.tick}
         """EventBridge's rules, by name."""
         if world.manifest:
@@ -67,6 +75,8 @@ class WorldAws(FakeAws):
             manifest_sha256=self.digest,
             region="us-east-1",
             dns_suffix="amazonaws.com",
+            declared_devices=self.declared,
+            image_key=self.image_key,
         )
 
     @property
@@ -215,6 +225,12 @@ class WorldAws(FakeAws):
         if NAMES.rollback_sequence(thingGroupName) is None:
             raise refusal("ResourceNotFoundException", "ListThingsInThingGroup")
         return page(sorted(self.group(thingGroupName)), "things", nextToken)
+
+    def do_list_targets_for_policy(
+        self, *, policyName: str, maxResults: int, nextToken: str | None = None
+    ) -> Any:
+        assert policyName == NAMES.device_policy
+        return page(self.policy_targets, "targets", nextToken)
 
     def do_list_thing_groups_for_thing(
         self, *, thingName: str, maxResults: int, nextToken: str | None = None

@@ -27,10 +27,10 @@ from device.connection import (
     JobEnded,
     JobExecution,
     JobHandout,
-    Stopped,
     VersionMismatch,
 )
 from device.flash import Flash
+from device.mqtt import Stopped
 from rollout.job_document import OPERATION, ReleaseStatement
 from rollout.jws import compact_jws, signing_input
 from rollout.version import Version

@@ -101,12 +101,14 @@ def context(*, tls_only: bool = True, protect: bool = False) -> Context[Names]:
     )
 
 
-def make_controller(*, tls_only: bool = True, of_this_stack: bool = True) -> RolloutController:
+def make_controller(
+    *, tls_only: bool = True, of_this_stack: bool = True, protect: bool = False
+) -> RolloutController:
     """A controller, and resources named `role`, `bucket`, `key`, `presign`, `artifact` and
     `device` that it needs."""
     bucket = aws.s3.Bucket("bucket", bucket=NAMES.bucket)
     args = RolloutControllerArgs(
-        context=context(tls_only=tls_only),
+        context=context(tls_only=tls_only, protect=protect),
         manifest=MANIFEST,
         artifact=aws.s3.BucketObjectv2("artifact", bucket=bucket.bucket, key="image"),
         bucket=bucket,
@@ -115,5 +117,7 @@ def make_controller(*, tls_only: bool = True, of_this_stack: bool = True) -> Rol
         signing_keys=[aws.kms.Key("key")],
         ring_group_arns=RING_ARNS,
         fleet=aws.iot.Thing("device", name="device") if of_this_stack else None,
+        devices=(),
+        declared_devices=3,
     )
     return RolloutController("controller", args)

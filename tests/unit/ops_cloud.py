@@ -21,6 +21,7 @@ from rollout.release import AlarmGate, Firmware, Gate, Manifest, RingPlan
 from rollout.state import AT_WORK, Aim, Candidate, Offer, Phase, Release, State, WayBack
 from rollout.version import Version
 from tests.fake_aws import Effect, FakeAws, moment, page, refusal
+from tests.unit.model_client import ModelClient
 
 NOW = 1_795_500_000.0
 NAMES = Names(fleet="fleet", suffix="0123abcd", channel="stable")
@@ -41,6 +42,7 @@ STACK = Stack(
     ring_group_names={"canary": "fleet-0123abcd-canary", "broad": "fleet-0123abcd-broad"},
     device_names={"0001": "fleet-0123abcd-0001"},
 )
+CERTIFICATE_ARN = "arn:aws:iot:eu-west-1:111122223333:cert/"
 PERSON = Order(
     by="arn:aws:sts::111122223333:assumed-role/ops/erik (erik)", at=NOW - 60, why="the radio drops"
 )
@@ -152,6 +154,14 @@ class OpsAws(FakeAws):
         self.groups: dict[str, list[str]] = {}
         """By thing."""
         self.shadows: dict[str, dict[str, Any]] = {}
+        self.attributes: dict[str, dict[str, str]] = {}
+        """By thing."""
+        self.certificates: dict[str, list[str]] = {}
+        """By thing: ids."""
+        self.statuses: dict[str, str] = {}
+        """By certificate; of the others ACTIVE."""
+        self.policies: dict[str, list[str]] = {}
+        """By certificate."""
         self.meanwhile: Callable[[], None] = lambda: None
         self.fault = self._let_others_write
 
@@ -159,6 +169,10 @@ class OpsAws(FakeAws):
         if name == "put_object":
             self.meanwhile()
         return effect()
+
+    def connect(self, service: str) -> Any:
+        modelled = ("iot", "iot-data", "dynamodb")
+        return ModelClient(self, service) if service in modelled else self
 
     def open(self, _args: object) -> tuple[Stack, Clients]:
         """In place of ops.stack.open_stack."""
@@ -297,7 +311,53 @@ class OpsAws(FakeAws):
     def do_describe_thing(self, *, thingName: str) -> Any:
         if thingName not in self.groups:
             raise refusal("ResourceNotFoundException", "DescribeThing")
-        return {"thingName": thingName}
+        return {"thingName": thingName, "attributes": self.attributes.get(thingName, {})}
+
+    def do_list_things(
+        self,
+        *,
+        attributeName: str,
+        attributeValue: str,
+        maxResults: int,
+        nextToken: str | None = None,
+    ) -> Any:
+        """One a page."""
+        found = [
+            {"thingName": thing, "attributes": attributes}
+            for thing, attributes in self.attributes.items()
+            if attributes.get(attributeName) == attributeValue
+        ]
+        return page(found, "things", nextToken, size=1)
+
+    def do_list_thing_principals(
+        self, *, thingName: str, maxResults: int, nextToken: str | None = None
+    ) -> Any:
+        """One a page; a person of Cognito is among them."""
+        if thingName not in self.groups:
+            raise refusal("ResourceNotFoundException", "ListThingPrincipals")
+        found = [CERTIFICATE_ARN + one for one in self.certificates.get(thingName, ())]
+        person = "eu-west-1:7b7d1a4e-0d53-4f0a-8c1d-7b2d4b7c9c11"
+        return page([person, *found], "principals", nextToken, size=1)
+
+    def do_describe_certificate(self, *, certificateId: str) -> Any:
+        status = self.statuses.get(certificateId, "ACTIVE")
+        if status == "DELETED":
+            raise refusal("ResourceNotFoundException", "DescribeCertificate")
+        return {"certificateDescription": {"certificateId": certificateId, "status": status}}
+
+    def do_update_certificate(self, *, certificateId: str, newStatus: str) -> Any:
+        assert newStatus == "INACTIVE", "nobody here makes a certificate valid"
+        self.statuses[certificateId] = newStatus
+        return {}
+
+    def do_list_attached_policies(
+        self, *, target: str, pageSize: int, marker: str | None = None, recursive: bool = False
+    ) -> Any:
+        """One a page."""
+        names = self.policies.get(target.removeprefix(CERTIFICATE_ARN), [])
+        start = int(marker or 0)
+        more = {"nextMarker": str(start + 1)} if start + 1 < len(names) else {}
+        return {"policies": [{"policyName": one} for one in names[start : start + 1]], **more}
 
     def do_get_thing_shadow(self, *, thingName: str) -> Any:
         if thingName not in self.shadows:

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from device import agent
 from device.agent import Device, DeviceConfig, Faults
-from device.connection import JobEnded, NoAnswer, RequestRefused, Unreachable
+from device.connection import JobEnded, RequestRefused
 from device.flash import MAX_TRIAL_BOOTS
+from device.mqtt import NoAnswer, Unreachable
 from rollout.version import Version
 from tests.unit.device_fakes import (
     BAD_IMAGE,

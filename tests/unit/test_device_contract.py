@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device import agent, connection, download, flash, rules, strict_json, transfer
+from device import agent, connection, download, flash, mqtt, rules, strict_json, transfer
 from device.rules import load_keys, read_statement, verify_signature
 from rollout.codec import camel_case, canonical_json, encode
 from rollout.job_document import (
@@ -181,7 +181,7 @@ def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
         f"up to {flash.MAX_TRIAL_BOOTS} boots",
         f"after {download.MAX_REFUSED_URLS} refused URLs in a row",
         f"after {download.MAX_FRUITLESS_ATTEMPTS} attempts in a row",
-        f"no answer in {connection.REQUEST_TIMEOUT_SECONDS} s",
+        f"no answer in {mqtt.REQUEST_TIMEOUT_SECONDS} s",
         f"This is version {CONTRACT} of the contract",
         f"at most {MAX_REFUSES} of them",
         f"takes URLs of {transfer.MAX_URL:,} characters",
@@ -203,7 +203,7 @@ def test_names_and_numbers_in_the_text_are_those_of_the_code() -> None:
 
 
 def test_the_waits_are_those_of_the_code() -> None:
-    reconnect = tuple(millis / 1000 for millis in connection.RECONNECT_MILLISECONDS)
+    reconnect = tuple(millis / 1000 for millis in mqtt.RECONNECT_MILLISECONDS)
     retry = (agent.FIRST_RETRY_SECONDS, agent.MAX_RETRY_SECONDS)
     attempt = (download.FIRST_WAIT_SECONDS, download.MAX_WAIT_SECONDS)
     bounds = [reconnect, retry, (agent.MAX_RETRY_SECONDS, agent.MAX_RETRY_SECONDS), attempt]

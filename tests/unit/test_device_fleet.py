@@ -36,6 +36,7 @@ def test_a_fleet_is_groups_policy_type_and_five_resources_a_device(preview: bool
         "fleet-group",
         "fleet-logs",
         "fleet-policy",
+        "fleet-quarantine",
         "fleet-ring-broad",
         "fleet-ring-canary",
         "fleet-type",
@@ -81,6 +82,7 @@ def test_a_protected_fleet_keeps_groups_type_policy_and_logs_and_no_device(
         "fleet-logs-job-events-log",
         "fleet-logs-thing-group-events-log",
         "fleet-policy",
+        "fleet-quarantine",
         "fleet-ring-broad",
         "fleet-ring-canary",
         "fleet-type",
@@ -163,6 +165,32 @@ def test_the_fleets_group_holds_its_rings() -> None:
         },
         "tags": TAGS,
     }
+
+
+def test_devices_that_were_cut_off_are_in_a_group_outside_the_fleets() -> None:
+    assert made()["fleet-quarantine"].inputs == {
+        "name": f"{P}-quarantine",
+        "properties": {
+            "description": "Devices that were cut off from the fleet iot-fleet",
+            "attributePayload": {"attributes": {"hardware": "gateway-a1"}},
+        },
+        "tags": TAGS,
+    }, "a parent would bring the jobs of the fleet's group to them"
+
+
+def test_a_device_gets_the_policies_that_the_customer_has_for_it() -> None:
+    policies = ["telemetry", "logs@2"]
+    args = fleet_args(devices=2, device_policies=policies)
+    graph = build(lambda: DeviceFleet("fleet", args).stack_outputs())
+    attached = {item.name: item.inputs["policy"] for item in graph.of("PolicyAttachment")}
+    names = {"": f"{P}-device", "-telemetry": "telemetry", "-logs@2": "logs@2"}
+    for serial in ("0001", "0002"):
+        own = f"fleet-device-{serial}-policy"
+        found = {item.removeprefix(own): policy for item, policy in attached.items()}
+        assert {key: found.get(key) for key in names} == names
+        targets = {graph[own + key].inputs["target"] for key in names}
+        assert targets == {graph[f"fleet-device-{serial}-principal"].inputs["principal"]}
+    assert len(attached) == 2 * len(names)
 
 
 def test_there_is_one_policy_and_it_is_the_documents() -> None:
@@ -250,6 +278,7 @@ def test_a_stack_exports_its_devices_and_no_key_that_it_does_not_hold() -> None:
         "thingTypeName": f"{P}-gateway",
         "fleetGroupName": P,
         "ringGroupNames": {"canary": f"{P}-canary", "broad": f"{P}-broad"},
+        "quarantineGroupName": f"{P}-quarantine",
         "devicePolicyName": f"{P}-device",
         "deviceNames": {"0001": f"{P}-0001", "0002": f"{P}-0002"},
         "deviceRings": {"0001": "canary", "0002": "broad"},

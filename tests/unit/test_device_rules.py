@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from device.flash import DeviceMemory
 from device.rules import Accept, AlreadyInstalled, Fail, Reject, evaluate_document, load_keys
 from rollout.codec import canonical_json
+from rollout.document_extra import OWN_KEYS
 from rollout.job_document import OPERATION, ReleaseStatement
 from rollout.jws import b64url_encode, compact_jws
 from rollout.version import Version
@@ -137,6 +138,18 @@ STATEMENTS = st.builds(
     refuses=st.lists(DIGESTS, max_size=2).map(tuple),
 )
 MEMORIES = st.builds(DeviceMemory, version=VERSIONS, sha256=DIGESTS, sequence=st.integers(0, 10))
+UNSIGNED_KEYS = st.sampled_from(
+    ["version", "sha256", "size", "hardware", "sequence", "downgrade", "job", "crit", "contract"]
+) | st.text(max_size=5).filter(lambda key: key not in OWN_KEYS)
+UNSIGNED_VALUES = st.sampled_from(["9.9.9", "b" * 64, 1, True, None, ["x"], {"url": URL}])
+
+
+@given(STATEMENTS, MEMORIES, st.dictionaries(UNSIGNED_KEYS, UNSIGNED_VALUES))
+def test_keys_beside_ours_are_for_others_and_change_nothing(
+    statement: ReleaseStatement, memory: DeviceMemory, extra: dict[str, Any]
+) -> None:
+    made = document(statement)
+    assert decide({**extra, **made}, memory) == decide(made, memory)
 
 
 @given(STATEMENTS, MEMORIES)

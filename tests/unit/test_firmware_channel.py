@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import fields, replace
@@ -13,8 +14,13 @@ import pytest
 
 from components import policies
 from components.arguments import ArgumentsError
-from components.device_fleet import DeviceFleet
-from components.firmware_channel import FirmwareChannel, FirmwareChannelArgs
+from components.device_fleet import DeviceFleet, Provisioning
+from components.firmware_channel import (
+    AdoptedFirmware,
+    FirmwareChannel,
+    FirmwareChannelArgs,
+)
+from components.settings.fleet import ClaimCertificate
 from components.settings.rollout import pace_value
 from rollout.codec import sha256_hex
 from rollout.release import Abort, Approval, FailureLimit, Gate, Manifest, Pace, Window
@@ -31,7 +37,7 @@ from tests.unit.examples import (
     channel_args,
     fleet_args,
 )
-from tests.unit.harness import PUBLIC_KEY, UNKNOWN, Graph, build
+from tests.unit.harness import PUBLIC_KEY, ROOT, UNKNOWN, Graph, build
 
 BUCKET = f"{P}-firmware"
 CONTROLLER = f"arn:aws:iam::123456789012:role/{P}-stable-controller"
@@ -414,6 +420,7 @@ def test_every_argument_of_a_release_is_in_the_manifest() -> None:
         approvals=[Approval(ring="canary", sha256="f" * 64)],
         start_at="2026-12-01T02:00:00Z",
         window=Window(cron="0 2 * * *", minutes=240),
+        document_extra={"job": ["{url}", 1, None]},
     )
     graph = build(lambda: FirmwareChannel("channel", args).stack_outputs())
     made = Manifest.parse(graph["channel-manifest"].inputs["content"])
@@ -482,6 +489,20 @@ def test_a_gate_may_not_ask_for_more_than_the_ring_has_declared() -> None:
         build(program)
 
 
+@pytest.mark.parametrize("devices", [0, 2])
+def test_devices_that_are_declared_beside_those_that_come_in_are_not_taken_for_others(
+    devices: int,
+) -> None:
+    claims = [ClaimCertificate(name="a", csr="csr/claim-example.csr")]
+    args = fleet_args(devices=devices, provisioning=Provisioning(claims=claims))
+
+    def program() -> None:
+        FirmwareChannel("channel", channel_args(fleet=DeviceFleet("fleet", args), protect=False))
+
+    function = build(program)["channel-controller-function"]
+    assert function.inputs["environment"]["variables"]["DECLARED_DEVICES"] == str(devices)
+
+
 def test_what_is_no_fleet_is_a_mistake() -> None:
     with pytest.raises(ArgumentsError, match=r"channel\.fleet: \"gateways\"; must be an object"):
         build(lambda: FirmwareChannel("channel", channel_args(fleet="gateways")))
@@ -515,3 +536,103 @@ def test_a_preview_warns_of_a_brake_that_acts_by_chance(monkeypatch: pytest.Monk
     told.clear()
     build(lambda: FirmwareChannel("channel", channel_args(gates=gates)).stack_outputs())
     assert told == [], "the default is a brake, not a judge"
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_preview_warns_of_what_existing_agents_do_not_check(
+    preview: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, resource: told.append(text))
+    args = channel_args(document_extra={"afr_ota": {"files": []}})
+    build(lambda: FirmwareChannel("channel", args).stack_outputs(), preview=preview)
+    assert len(told) == 1
+    assert told[0].startswith("rollout.documentExtra is for FreeRTOS OTA: ")
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_images_are_signed_by_a_key_of_their_own_only_where_that_is_asked_for(
+    preview: bool,
+) -> None:
+    args = channel_args(document_extra={"sig": "{imageSignature}"}, protect=True)
+    graph = build(lambda: FirmwareChannel("channel", args).stack_outputs(), preview=preview)
+    names = graph.children("channel")
+    assert sorted(set(names) - set(made(preview=preview).children("channel"))) == [
+        "channel-image-alias",
+        "channel-image-key",
+    ]
+    key = graph["channel-image-key"]
+    assert (key.protect, key.retain_on_delete) == (True, True)
+    assert graph["channel-image-alias"].retain_on_delete
+    assert key.inputs["customerMasterKeySpec"] == "ECC_NIST_P256"
+    if preview:
+        return
+    assert key.inputs["policy"] == graph["channel-signing-key-1"].inputs["policy"]
+    assert graph["channel-image-alias"].inputs["name"] == f"alias/{P}-stable-image"
+    arn, signing = graph.exports["imageKeyArn"].value, graph.exports["signingKeyArns"].value
+    assert arn not in signing
+    signs = [
+        s["Resource"]
+        for s in graph["channel-controller-rights"].document("policy")["Statement"]
+        if "kms:Sign" in s["Action"]
+    ]
+    assert signs == [[*signing, arn]]
+    verifies = [
+        s["Resource"]
+        for s in graph["channel-controller-rights"].document("policy")["Statement"]
+        if "kms:Verify" in s["Action"]
+    ]
+    assert verifies == [signing], "what it signs is no release and no state"
+    variables = graph["channel-controller-function"].inputs["environment"]["variables"]
+    assert variables["IMAGE_KEY_ARN"] == arn
+
+
+def test_without_a_signature_in_the_document_there_is_no_such_key() -> None:
+    args = channel_args(document_extra={"url": 0, "braces": "{{imageSignature}}"})
+    with pytest.raises(ArgumentsError, match=r"documentExtra\.url"):
+        build(lambda: FirmwareChannel("channel", args))
+    graph = build(
+        lambda: FirmwareChannel(
+            "channel", channel_args(document_extra={"braces": "{{imageSignature}}"})
+        ).stack_outputs()
+    )
+    assert "imageKeyArn" not in graph.exports
+    assert "channel-image-key" not in graph.children("channel")
+    variables = graph["channel-controller-function"].inputs["environment"]["variables"]
+    assert "IMAGE_KEY_ARN" not in variables
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize("in_s3", [False, True])
+def test_the_adopted_image_is_put_beside_the_released_one_and_stays(
+    preview: bool, in_s3: bool
+) -> None:
+    adopted = AdoptedFirmware(
+        version="2.0.0",
+        image="s3://images/gateway-a1/2.0.0.bin" if in_s3 else "firmware/2.0.0.bin",
+        sha256="cd" * 32 if in_s3 else file_digest("firmware/2.0.0.bin"),
+        size=77 if in_s3 else None,
+    )
+    args = channel_args(adopted=adopted, protect=True)
+    graph = build(lambda: FirmwareChannel("channel", args).stack_outputs(), preview=preview)
+    image = graph["channel-adopted-artifact"]
+    assert image.inputs["key"] == f"firmware/2.0.0/{adopted.sha256}.bin"
+    assert (image.protect, image.retain_on_delete) == (False, True)
+    assert image.type.endswith("ObjectCopy" if in_s3 else "BucketObjectv2")
+    assert "channel-adopted-artifact" in graph.before("channel-manifest")
+    told = Manifest.parse(graph["channel-manifest"].inputs["content"]).adopted
+    assert told is not None
+    assert told.key == image.inputs["key"]
+
+
+def test_a_release_of_the_adopted_image_is_one_object() -> None:
+    adopted = AdoptedFirmware(version="2.1.0", image="firmware/2.1.0.bin", sha256=FIRMWARE.sha256)
+    args = channel_args(adopted=adopted)
+    graph = build(lambda: FirmwareChannel("channel", args).stack_outputs())
+    assert "channel-adopted-artifact" not in graph.children("channel")
+    made = Manifest.parse(graph["channel-manifest"].inputs["content"])
+    assert made.adopted == FIRMWARE
+
+
+def file_digest(name: str) -> str:
+    return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()

@@ -74,6 +74,25 @@ def test_every_stack_is_forecast_to_release(run: Run, stack: str) -> None:
     assert course["devices"] == course["exposed"] == (declared or UNDECLARED)
 
 
+def test_a_fleet_that_comes_by_claim_is_told_how_long_aws_takes(run: Run) -> None:
+    title = "Taking in 100,000 devices by claim"
+    _, shown, _ = run("--stack", "prod", "--devices", "100000", "--markdown")
+    assert [row[:4] for row in rows(shown, title)] == [
+        ["connect: by claim, then as itself", "2", "500", "7 min"],
+        ["CreateCertificateFromCsr: its certificate", "1", "20", "1 h 24 min"],
+        ["RegisterThing: its thing, ring, policies", "1", "10", "2 h 47 min"],
+    ]
+    assert "Together they take 2 h 47 min" in shown
+    _, shown, _ = run("--stack", "prod", "--devices", "600", "--json")
+    steps = json.loads(shown)["provisioning"]
+    assert [step["minutes"] for step in steps] == [1, 1, 1]
+    assert steps[2]["quota"].endswith("RegisterThing MQTT API TPS (L-B2BBBD8C)")
+    for words in (["--markdown"], ["--json"]):
+        _, shown, _ = run("--stack", "dev", *words)
+        assert "by claim" not in shown
+        assert "provisioning" not in shown
+
+
 def test_the_examples_are_canary_staged_and_blue_green() -> None:
     assert [path.stem for path in EXAMPLES] == ["blue-green", "canary", "staged"]
 
@@ -428,3 +447,19 @@ def test_a_gate_without_failures_passes_a_plan_of_no_devices_to_a_person() -> No
     made, _, _ = forecast_release(empty, Assumptions(devices=0, approval_minutes=None))
     assert made.good.end == "waiting"
     assert "it cannot prove anything: it needs an approval" in made.good.waiting
+
+
+@pytest.mark.parametrize("how", [(), ("--markdown",), ("--json",)])
+def test_what_existing_agents_do_not_check_is_said_before_the_merge(
+    how: tuple[str, ...], tmp_path: Path, run: Run
+) -> None:
+    text = (ROOT / "docs/examples/canary.yaml").read_text()
+    file = tmp_path / "agents.yaml"
+    rollout = "iot-ota:rollout:\n"
+    file.write_text(
+        text.replace(rollout, f"{rollout}    documentExtra: {{afr_ota: {{files: []}}}}\n")
+    )
+    said = run("--file", str(file), "--devices", "100", *how)[1]
+    assert "documentExtra is for FreeRTOS OTA" in " ".join(said.split())
+    plain = run("--file", str(ROOT / "docs/examples/canary.yaml"), "--devices", "100", *how)[1]
+    assert "documentExtra" not in plain

@@ -54,6 +54,19 @@ WILDCARDS = {
     r"\$\{iot:Connection\.Thing\.ThingName\}/(jobs|shadow)/.*": ("a device's own topics"),
 }
 
+PROVISIONING_WILDCARDS = {
+    r"arn:aws:iot:[^:]+:[^:]+:client/claim\.\*": "the serial of a device that has no thing yet",
+    r"arn:aws:iot:[^:]+:[^:]+:topic(filter)?/\$aws/(certificates/create-from-csr"
+    r"|provisioning-templates/iot-fleet-[0-9a-f]{8}-claim/provision)/\*": (
+        "the payload's format, and accepted or rejected"
+    ),
+    r"arn:aws:iot:[^:]+:[^:]+:thing/iot-fleet-[0-9a-f]{8}-\*": (
+        "the things of devices that come in, named by their serials"
+    ),
+    r"arn:aws:iot:[^:]+:[^:]+:cert/\*": "certificates, named by AWS when a device asks for one",
+}
+"""Where devices come in by claim."""
+
 ONLY_ANYWHERE = {
     "cloudwatch:DescribeAlarms",
     "cloudwatch:PutMetricData",
@@ -62,10 +75,18 @@ ONLY_ANYWHERE = {
     "iot:ListThingGroups",
 }
 
+PROVISIONING_ANYWHERE = {
+    "iot:ListPolicyPrincipals",
+    "iot:ListPrincipalPolicies",
+    "iot:RegisterThing",
+}
+"""Beside ONLY_ANYWHERE, where devices come in by claim."""
+
 PROTECTED = {
     # name of a resource that a protected stack protects and keeps: what it holds
     r"fleet-suffix": "every name",
     r"fleet-group": "the rings",
+    r"fleet-quarantine": "which devices were cut off",
     r"fleet-ring-.+": "which devices are in the ring",
     r"fleet-type": "what kind of thing each device is; AWS deletes none that is in use",
     r"fleet-policy": "what every device may do",
@@ -76,6 +97,25 @@ PROTECTED = {
     r"channel-controller-role": "whom the key's policy names, by an id that no other role has",
     r"channel-controller-log": "evidence",
 }
+PROVISIONING_PROTECTED = {
+    r"fleet-provisioning-serials": "who has which serial",
+    r"fleet-provisioning-policy": "what a device may do that is not registered yet",
+    r"fleet-provisioning-claim-.+-certificate": "what devices that wait in boxes connect by",
+    r"fleet-provisioning-hook-log": "evidence",
+}
+"""Where devices come in by claim."""
+
+
+def is_provisioned(stack: str) -> bool:
+    return "provisioning" in setting(stack, "fleet")
+
+
+def wildcards(stack: str) -> list[str]:
+    return [*WILDCARDS, *(PROVISIONING_WILDCARDS if is_provisioned(stack) else ())]
+
+
+def protected(stack: str) -> list[str]:
+    return [*PROTECTED, *(PROVISIONING_PROTECTED if is_provisioned(stack) else ())]
 
 
 def statements(graph: Graph) -> Iterator[tuple[Resource, dict[str, Any]]]:
@@ -116,7 +156,7 @@ def test_every_wildcard_resource_has_a_reason(stack: str) -> None:
     unexplained = [
         (resource, item)
         for resource, item in wild
-        if not any(re.fullmatch(pattern, item) for pattern in WILDCARDS)
+        if not any(re.fullmatch(pattern, item) for pattern in wildcards(stack))
     ]
     assert unexplained == [], (
         "name what is allowed, or add the wildcard to WILDCARDS with its reason"
@@ -126,7 +166,9 @@ def test_every_wildcard_resource_has_a_reason(stack: str) -> None:
 def test_every_reason_is_still_needed(stack: str) -> None:
     items = {item for _, item in allowed(whole(stack), "Resource")}
     assert [
-        pattern for pattern in WILDCARDS if not any(re.fullmatch(pattern, item) for item in items)
+        pattern
+        for pattern in wildcards(stack)
+        if not any(re.fullmatch(pattern, item) for item in items)
     ] == []
 
 
@@ -139,7 +181,7 @@ def test_only_calls_without_a_resource_are_allowed_on_all(stack: str) -> None:
         and "kms/key" not in resource.type
         for action in listed(statement["Action"])
     }
-    assert anywhere == ONLY_ANYWHERE
+    assert anywhere == ONLY_ANYWHERE | (PROVISIONING_ANYWHERE if is_provisioned(stack) else set())
 
 
 def test_nobody_is_allowed_everything(stack: str) -> None:
@@ -159,8 +201,8 @@ def test_nobody_is_allowed_everything(stack: str) -> None:
 def test_every_service_acts_for_this_account_only(stack: str) -> None:
     """The confused deputy: a service that acts for another customer must not reach this account."""
     granted = [(r, s) for r, s in statements(whole(stack)) if "Service" in s.get("Principal", {})]
-    assert len(granted) == 4, (
-        "two roles of the channel, one of the fleet, and the notifications' topic"
+    assert len(granted) == 4 + 2 * is_provisioned(stack), (
+        "two roles of the channel, one of the fleet, the notifications' topic, and two to provision"
     )
     assert [
         r
@@ -173,12 +215,12 @@ def test_every_service_acts_for_this_account_only(stack: str) -> None:
         for _, s in granted
         if "aws:SourceArn" not in s["Condition"].get("ArnLike", {})
     ]
-    assert without == ["lambda.amazonaws.com"]
+    assert without == ["lambda.amazonaws.com"] * len(whole(stack).of("Function"))
 
 
 def test_every_service_that_calls_a_function_does_so_for_one_resource(stack: str) -> None:
     permissions = whole(stack).of("Permission")
-    assert len(permissions) == 3
+    assert len(permissions) == 3 + is_provisioned(stack)
     for permission in permissions:
         assert permission.inputs["sourceAccount"] == "123456789012"
         assert permission.inputs["sourceArn"].startswith("arn:aws:")
@@ -225,12 +267,13 @@ def test_queues_are_encrypted_and_topics_hold_no_secret(stack: str) -> None:
 
 def test_what_cannot_be_made_again_is_protected_and_kept(stack: str) -> None:
     graph, protect = whole(stack), setting(stack, "protect")
-    kept = {r.name for r in graph if any(re.fullmatch(name, r.name) for name in PROTECTED)}
+    names = protected(stack)
+    kept = {r.name for r in graph if any(re.fullmatch(name, r.name) for name in names)}
     assert {r.name for r in graph if r.protect} == (kept if protect else set())
     assert {r.name for r in graph if r.retain_on_delete} - {"channel-artifact"} == (
         kept if protect else set()
     )
-    for name in PROTECTED:
+    for name in names:
         assert any(re.fullmatch(name, found) for found in kept), f"{name} is nowhere"
     assert [bucket.inputs["forceDestroy"] for bucket in graph.of("Bucket")] == [not protect]
 
@@ -247,18 +290,28 @@ def test_no_kind_of_what_holds_something_is_forgotten(stack: str) -> None:
         "ThingGroup",
         "ThingType",
         "RandomId",
+        "Table",
     }
     assert [
         r
         for r in whole(stack)
         if r.type.rpartition(":")[2] in holding
-        and not any(re.fullmatch(name, r.name) for name in PROTECTED)
+        and not any(re.fullmatch(name, r.name) for name in protected(stack))
     ] == []
+
+
+def test_every_table_is_encrypted_can_be_restored_and_is_protected_in_aws_too(stack: str) -> None:
+    tables = whole(stack).of("Table")
+    assert len(tables) == is_provisioned(stack)
+    for table in tables:
+        assert table.inputs["serverSideEncryption"] == {"enabled": True}
+        assert table.inputs["pointInTimeRecovery"] == {"enabled": True}
+        assert table.inputs["deletionProtectionEnabled"] == setting(stack, "protect")
 
 
 def test_what_an_ordinary_change_removes_is_never_protected(stack: str) -> None:
     """A device, the ring it is in, a recipient, an alarm's rule, a ring's guard, account settings
-    that are handed to another stack."""
+    that are handed to another stack. (A claim certificate is a whole factory's.)"""
     ordinary = {
         "Certificate",
         "EventConfigurations",
@@ -270,8 +323,35 @@ def test_what_an_ordinary_change_removes_is_never_protected(stack: str) -> None:
         "ThingPrincipalAttachment",
         "TopicSubscription",
     }
-    found = [r for r in whole(stack) if r.type.rpartition(":")[2] in ordinary]
+    found = [
+        r
+        for r in whole(stack)
+        if r.type.rpartition(":")[2] in ordinary
+        and not re.fullmatch(r"fleet-provisioning-claim-.+-certificate", r.name)
+    ]
     assert [r for r in found if r.protect or r.retain_on_delete] == []
+
+
+def test_signing_images_adds_a_key_that_is_kept_and_no_wider_right(stack: str) -> None:
+    extra = {"documentExtra": {"signature": "{imageSignature}"}}
+    graph = program(stack, overrides={"rollout": setting(stack, "rollout") | extra})
+    names = {resource.name for resource in whole(stack)}
+    made = {resource.name: resource for resource in graph if resource.name not in names}
+    assert set(made) == {"channel-image-key", "channel-image-alias"}
+    protect = setting(stack, "protect")
+    assert {bool(r.protect) for r in made.values()} == {protect}
+    assert {bool(r.retain_on_delete) for r in made.values()} == {protect}
+    assert {item for _, item in allowed(graph, "Resource") if "*" in item} == {
+        item for _, item in allowed(whole(stack), "Resource") if "*" in item
+    }
+    signers = [
+        (resource.name, s["Principal"])
+        for resource, s in statements(graph)
+        if "kms:Sign" in listed(s["Action"]) and "Principal" in s
+    ]
+    role = graph["channel-controller-role"]
+    assert "channel-image-key" in dict(signers)
+    assert all(str(who["AWS"]).endswith(role.inputs["name"]) for _, who in signers)
 
 
 def test_what_every_release_replaces_is_never_protected(stack: str) -> None:
@@ -304,7 +384,7 @@ def takes_tags(resource: Resource) -> bool:
 
 def test_logs_are_kept_as_long_as_the_stack_says(stack: str) -> None:
     groups = whole(stack).of("LogGroup")
-    assert len(groups) == 4
+    assert len(groups) == 4 + is_provisioned(stack)
     assert {group.inputs["retentionInDays"] for group in groups} == {
         setting(stack, "logRetentionDays")
     }

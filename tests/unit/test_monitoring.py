@@ -10,7 +10,15 @@ import pytest
 from components import policies
 from components.dashboard import JOB_METRICS, dashboard, search_jobs
 from components.monitoring import ALARM_RULES, Monitoring, MonitoringArgs
-from rollout.names import ALARMS, EVENT_LOGS, METRIC_NAMESPACE, RING_METRICS, ChannelMetric
+from rollout.names import (
+    ALARMS,
+    EVENT_LOGS,
+    METRIC_NAMESPACE,
+    PROVISIONING_ALARMS,
+    RING_METRICS,
+    ChannelMetric,
+    ProvisioningMetric,
+)
 from tests.unit.examples import LOCATION, NAMES, TAGS, P, context, make_controller
 from tests.unit.harness import Graph, build
 
@@ -20,13 +28,16 @@ QUEUE = f"{FUNCTION}-dead-letters"
 
 
 @cache
-def made(*, preview: bool = False, notifications: tuple[str, ...] = ()) -> Graph:
+def made(
+    *, preview: bool = False, notifications: tuple[str, ...] = (), provisioned: bool = False
+) -> Graph:
     def program() -> object:
         args = MonitoringArgs(
             context=context(),
             controller=make_controller(),
             rings=("canary", "broad"),
             notifications=notifications,
+            provisioned=provisioned,
         )
         return {"dashboardUrl": Monitoring("watch", args).dashboard_url}
 
@@ -38,6 +49,9 @@ def test_it_is_alarms_a_topic_and_a_dashboard(preview: bool) -> None:
     alarms = [f"watch-{short}-alarm" for short in ALARMS]
     rest = ["watch-dashboard", "watch-notifications", "watch-notifications-policy"]
     assert made(preview=preview).children("watch") == sorted([*alarms, *rest])
+    more = [f"watch-{short}-alarm" for short in PROVISIONING_ALARMS]
+    provisioned = made(preview=preview, provisioned=True)
+    assert provisioned.children("watch") == sorted([*alarms, *rest, *more])
 
 
 CONTROLLER = {"Suffix": "0a1b2c3d", "Channel": "stable"}
@@ -72,12 +86,23 @@ ALARM_SHAPES: dict[str, dict[str, Any]] = {
         "metricName": "ApproximateNumberOfMessagesVisible",
         "dimensions": {"QueueName": QUEUE},
     },
+    "provisioning-errors": {
+        "namespace": "AWS/Lambda",
+        "metricName": "Errors",
+        "dimensions": {"FunctionName": f"{P}-provisioning-hook"},
+        "statistic": "Sum",
+    },
+    "provisioning-refused": {
+        "metricName": "ClaimsRefused",
+        "dimensions": {"Suffix": "0a1b2c3d"},
+        "statistic": "Sum",
+    },
 }
 
 
-@pytest.mark.parametrize("short", ALARMS)
+@pytest.mark.parametrize("short", [*ALARMS, *PROVISIONING_ALARMS])
 def test_the_alarms(short: str) -> None:
-    assert made()[f"watch-{short}-alarm"].inputs == {
+    assert made(provisioned=True)[f"watch-{short}-alarm"].inputs == {
         "name": f"{P}-{short}",
         "alarmDescription": ALARM_RULES[short].description,
         "namespace": "IotOta",
@@ -97,7 +122,8 @@ def test_the_alarms(short: str) -> None:
 
 
 def test_there_is_a_rule_for_every_alarm_that_a_gate_may_name() -> None:
-    assert sorted(ALARM_RULES) == sorted(ALARMS) == sorted(ALARM_SHAPES)
+    known = sorted([*ALARMS, *PROVISIONING_ALARMS])
+    assert sorted(ALARM_RULES) == known == sorted(ALARM_SHAPES)
 
 
 @pytest.mark.parametrize("preview", [False, True])
@@ -131,6 +157,15 @@ BODY = dashboard(
     function_log="/aws/lambda/the-function",
     dead_letters_name="the-queue",
     alarm_arns={short: f"arn:{short}" for short in ALARMS},
+)
+PROVISIONED = dashboard(
+    names=NAMES,
+    location=LOCATION,
+    rings=("canary", "early", "broad"),
+    function_name="the-function",
+    function_log="/aws/lambda/the-function",
+    dead_letters_name="the-queue",
+    alarm_arns={short: f"arn:{short}" for short in (*ALARMS, *PROVISIONING_ALARMS)},
 )
 WIDGETS = {widget["properties"].get("title", "links"): widget for widget in BODY["widgets"]}
 
@@ -170,10 +205,28 @@ def test_the_dashboard_shows_rings_jobs_connections_controller_and_alarms() -> N
     assert WIDGETS["Alarms"]["properties"]["alarms"] == [f"arn:{short}" for short in ALARMS]
 
 
-def test_no_two_widgets_lie_on_one_another() -> None:
-    places = [(widget["x"], widget["y"]) for widget in BODY["widgets"]]
+def test_where_devices_come_in_by_claim_the_dashboard_shows_that_too() -> None:
+    widgets = {each["properties"].get("title", "links"): each for each in PROVISIONED["widgets"]}
+    assert list(widgets) == [*WIDGETS, "Devices that come in", "Pre-provisioning hook"]
+    assert widgets["Alarms"]["properties"]["alarms"][-2:] == [
+        "arn:provisioning-errors",
+        "arn:provisioning-refused",
+    ]
+    assert widgets["Devices that come in"]["properties"]["metrics"] == [
+        ["IotOta", "ClaimsAllowed", "Suffix", "0a1b2c3d"],
+        ["IotOta", "ClaimsRefused", "Suffix", "0a1b2c3d"],
+        ["AWS/IoT", "RegisterThingFailed", "TemplateName", f"{P}-claim"],
+    ]
+    log = f"$252Faws$252Flambda$252F{P}-provisioning-hook)"
+    assert log in widgets["links"]["properties"]["markdown"]
+    assert log not in WIDGETS["links"]["properties"]["markdown"]
+
+
+@pytest.mark.parametrize("body", [BODY, PROVISIONED])
+def test_no_two_widgets_lie_on_one_another(body: dict[str, Any]) -> None:
+    places = [(widget["x"], widget["y"]) for widget in body["widgets"]]
     assert len(set(places)) == len(places)
-    assert all(widget["x"] + widget["width"] <= 24 for widget in BODY["widgets"])
+    assert all(widget["x"] + widget["width"] <= 24 for widget in body["widgets"])
 
 
 def test_a_ring_stacks_its_devices_by_what_became_of_them() -> None:
@@ -204,17 +257,18 @@ AWS_METRICS = {
         ),
         *(f"Connect.{result}" for result in ("Success", "AuthError", "ClientError", "Throttle")),
         "Failure",
+        "RegisterThingFailed",
     },
     "AWS/Lambda": {"Invocations", "Errors", "Throttles", "Duration"},
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
-    METRIC_NAMESPACE: {*RING_METRICS, *ChannelMetric},
+    METRIC_NAMESPACE: {*RING_METRICS, *ChannelMetric, *ProvisioningMetric},
 }
 
 
 def test_dashboard_and_alarms_name_only_metrics_that_exist() -> None:
     shown = {
         (metric[0], metric[1])
-        for widget in BODY["widgets"]
+        for widget in PROVISIONED["widgets"]
         for metric in widget["properties"].get("metrics", [])
         if len(metric) > 1
     }

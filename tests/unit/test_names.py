@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from components import limits
 from components.location import Location
 from components.tags import MAX_TAGS, tags
-from rollout.names import ALARMS, EVENT_LOGS, ROLLBACK, ChannelKeys, Names
+from rollout.names import ALARMS, EVENT_LOGS, PROVISIONING_ALARMS, ROLLBACK, ChannelKeys, Names
 
 FLEETS = st.from_regex(r"[a-z]([a-z0-9]|-(?=[a-z0-9])){0,18}[a-z0-9]", fullmatch=True)
 WORDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,19}", fullmatch=True)
@@ -45,8 +45,15 @@ AWS = {
     },
     **{
         f"alarm {short} (PutMetricAlarm)": (LONGEST.alarm(short), r"[ -~]{1,255}")
-        for short in ALARMS
+        for short in (*ALARMS, *PROVISIONING_ALARMS)
     },
+    "quarantine group (CreateThingGroup)": (LONGEST.quarantine_group, r"[a-zA-Z0-9:_-]{1,128}"),
+    "table (CreateTable)": (LONGEST.serials_table, r"[a-zA-Z0-9_.-]{3,255}"),
+    "template (CreateProvisioningTemplate)": (LONGEST.provisioning_template, r"[\w-]{1,36}"),
+    "claim policy (CreatePolicy)": (LONGEST.claim_policy, r"[\w+=,.@-]{1,128}"),
+    "provisioning role (CreateRole)": (LONGEST.provisioning_role, r"[\w+=,.@-]{1,64}"),
+    "hook, and its role (CreateFunction)": (LONGEST.provisioning_hook, r"[a-zA-Z0-9-_]{1,64}"),
+    "hook log (CreateLogGroup)": (LONGEST.provisioning_hook_log, r"[.\-_/#A-Za-z0-9]{1,512}"),
     "topic rule (CreateTopicRule)": (
         LONGEST.topic_rule("thing_type_association_events"),
         r"[a-zA-Z0-9_]{1,128}",

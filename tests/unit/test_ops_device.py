@@ -12,9 +12,11 @@ import ops.main
 import ops.stack
 from ops.device_report import DeviceReport, ExecutionReport, report_device
 from ops.render import render_device
+from ops.text import format_time
 from rollout.codec import encode
 from rollout.orders import Orders, WaiverOrder
 from rollout.release import Firmware
+from rollout.serial import Serial
 from tests.unit.ops_cloud import (
     BACK_JOB,
     CANDIDATE_JOB,
@@ -24,15 +26,18 @@ from tests.unit.ops_cloud import (
     NEW,
     NOW,
     PERSON,
+    PROVED,
     PROVING,
     STACK,
     WAY_BACK,
     OpsAws,
     offer,
 )
+from tests.unit.serials_cloud import SerialsAws, certificate_of, claimed
 
 THING = "fleet-0123abcd-0001"
 OLD_JOB = NAMES.job("canary", 100)
+CERTIFICATE = "c1" * 32
 
 
 @pytest.fixture
@@ -40,6 +45,7 @@ def aws() -> OpsAws:
     made = OpsAws()
     made.remember(PROVING)
     made.groups[THING] = ["fleet-0123abcd-canary", "somebody-elses-group"]
+    made.certificates[THING] = [CERTIFICATE]
     runs(made, GOOD, 100)
     made.executions[OLD_JOB, "SUCCEEDED"] = [THING]
     return made
@@ -182,5 +188,130 @@ def test_json_is_the_report_and_an_unknown_thing_one_line(
     assert ops.main.main(["device", "0002"]) == 1
     assert (
         capsys.readouterr().err
-        == "device: there is no thing 0002 in eu-west-1; the stack's declared devices are 0001\n"
+        == "device: there is no thing 0002 in eu-west-1, none with this serial; the stack's"
+        " declared devices are 0001\n"
     )
+
+
+# Serials and certificates
+
+
+@pytest.fixture
+def provisioned(monkeypatch: pytest.MonkeyPatch) -> SerialsAws:
+    """A stack whose devices come by claim; the device of 7 has come."""
+    made = SerialsAws()
+    made.remember(PROVED)
+    record = claimed("7", ring="canary", attributes={"site": "lab"}).note("added", PERSON)
+    made.register(record)
+    thing = NAMES.thing("7")
+    made.groups[thing] = ["fleet-0123abcd-canary"]
+    made.attributes[thing] = {"serial": "7"}
+    made.certificates[thing] = [certificate_of("7"), CERTIFICATE]
+    made.statuses[CERTIFICATE] = "INACTIVE"
+    made.policies[certificate_of("7")] = ["telemetry", "fleet-0123abcd-device"]
+    monkeypatch.setattr(ops.stack, "open_stack", made.open)
+    return made
+
+
+def story(aws: SerialsAws, name: str) -> DeviceReport:
+    return report_device(aws.channel(), aws.stack, name)
+
+
+def shown(report: DeviceReport) -> list[str]:
+    console = Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(render_device(report, NOW), soft_wrap=True)
+    return captured.get().splitlines()
+
+
+def test_a_serial_s_whole_story(provisioned: SerialsAws) -> None:
+    found = story(provisioned, "7")
+    assert found == story(provisioned, NAMES.thing("7")), "by its serial as by its thing"
+    assert (found.thing, found.serial, found.ring) == (NAMES.thing("7"), "7", "canary")
+    assert found.registered == provisioned.record("7")
+    assert {(one.status, one.policies) for one in found.certificates} == {
+        ("ACTIVE", ("telemetry", "fleet-0123abcd-device")),
+        ("INACTIVE", ()),
+    }
+    assert list(found.why) == ["it has never reported what it runs"]
+    lines = shown(found)
+    own, at = certificate_of("7")[:12], format_time(NOW - 600)
+    assert [line for line in lines if line.startswith(("Serial", "Claimed", "Cert", "    "))] == [
+        "Serial      7: claimed (ring canary, site lab)",
+        f"Claimed     {at}, by claim certificate {'b' * 12}..., for key {'a' * 12}...",
+        f"            added by {PERSON.by}, {format_time(PERSON.at)}: the radio drops",
+        *sorted(
+            [
+                f"Certificate {own}... ACTIVE (of the claim), telemetry, fleet-0123abcd-device",
+                f"Certificate {CERTIFICATE[:12]}... INACTIVE, no policy",
+            ]
+        ),
+    ]
+
+
+def test_a_serial_that_no_device_has(provisioned: SerialsAws) -> None:
+    provisioned.register(Serial(serial="8").block(PERSON))
+    found = story(provisioned, "8")
+    assert (found.thing, found.serial) == (None, "8")
+    assert list(found.why) == ["its serial is blocked: nobody may claim it"]
+    assert shown(found)[:3] == [
+        "8: no thing",
+        "  its serial is blocked: nobody may claim it",
+        "Serial      8: blocked",
+    ]
+    assert not [line for line in shown(found) if line.startswith(("Ring", "Jobs"))]
+    provisioned.register(Serial(serial="9"))
+    assert list(story(provisioned, "9").why) == ["no device has claimed its serial yet"]
+
+
+def test_a_claimed_serial_whose_thing_is_gone(provisioned: SerialsAws) -> None:
+    del provisioned.groups[NAMES.thing("7")], provisioned.attributes[NAMES.thing("7")]
+    assert list(story(provisioned, "7").why) == [
+        f"its thing {NAMES.thing('7')} is not there (any more)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "why"),
+    [
+        (["ACTIVE", "REVOKED"], []),
+        (["INACTIVE", "REVOKED"], ["none of its certificates is active, so it cannot connect"]),
+        (["DELETED"], ["its thing has no certificate, so it cannot connect"]),
+    ],
+)
+def test_why_a_device_cannot_connect(
+    provisioned: SerialsAws, statuses: list[str], why: list[str]
+) -> None:
+    thing = NAMES.thing("7")
+    provisioned.certificates[thing] = [f"{n}" * 64 for n in range(len(statuses))]
+    for certificate, status in zip(provisioned.certificates[thing], statuses, strict=True):
+        provisioned.statuses[certificate] = status
+    assert list(story(provisioned, "7").why) == ["it has never reported what it runs", *why]
+
+
+def test_a_thing_of_another_origin_is_found_in_the_registry_by_its_attribute(
+    provisioned: SerialsAws,
+) -> None:
+    provisioned.groups["truck-12"], provisioned.attributes["truck-12"] = [], {"serial": "7"}
+    provisioned.certificates["truck-12"] = [CERTIFICATE]
+    provisioned.statuses.clear()
+    found = story(provisioned, "truck-12")
+    assert found.registered == provisioned.record("7")
+    assert found.why[-1] == f"its serial is claimed by another thing, {NAMES.thing('7')}"
+    provisioned.attributes["truck-12"] = {"serial": "T-12"}
+    assert "Serial      T-12, in no registry of this stack" in shown(story(provisioned, "T-12"))
+    provisioned.attributes["truck-12"] = {}
+    assert not [line for line in shown(story(provisioned, "truck-12")) if "Serial" in line]
+
+
+def test_what_is_neither_thing_nor_serial(
+    provisioned: SerialsAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ops.main.main(["device", "nobody"]) == 1
+    assert capsys.readouterr().err == (
+        "device: there is no thing nobody in eu-west-1, none with this serial, and none in the"
+        " registry fleet-0123abcd-serials; the stack's declared devices are 0001\n"
+    )
+    provisioned.denied = {"GetItem"}
+    assert ops.main.main(["device", "7"]) == 1
+    assert "you need the permission dynamodb:GetItem" in capsys.readouterr().err

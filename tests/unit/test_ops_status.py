@@ -19,13 +19,15 @@ import ops.exposures
 import ops.failures
 import ops.main
 import ops.preflight_report
+import ops.quarantine_report
 import ops.report
 import ops.stack
+from cloud.cut_off import CutOff, Holding
 from cloud.preflight import Inspection, Obstacle, RingCheck, Unreturnable
 from ops.failures import MAX_SAMPLE, describe_failure
 from ops.render import render_status
 from ops.report import FINE, NEEDED, UNKNOWN, Report, Reporter
-from rollout.codec import camel_case, encode
+from rollout.codec import camel_case, canonical_json, encode
 from rollout.gates import Measure
 from rollout.observed import Counts, Returning, Source
 from rollout.orders import ApprovalOrder, Orders, ResumeOrder
@@ -33,6 +35,7 @@ from rollout.state import ChannelPhase, Event, Halt, Offer, Phase, RingPhase, St
 from rollout.waiting import WAITS, Waiting, needs_a_person
 from tests.unit.ops_cloud import (
     BACK_JOB,
+    BEFORE,
     CANDIDATE_JOB,
     GOING_BACK,
     GOOD,
@@ -52,7 +55,13 @@ from tests.unit.ops_cloud import (
     with_offers,
 )
 
-MODULES = (ops.report, ops.failures, ops.exposures, ops.preflight_report)
+MODULES = (
+    ops.report,
+    ops.failures,
+    ops.exposures,
+    ops.preflight_report,
+    ops.quarantine_report,
+)
 REPORTS = {module.__name__ for module in MODULES}
 """The modules whose dataclasses are documented key by key."""
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -604,9 +613,70 @@ def test_state_has_no_field_that_status_forgot() -> None:
     """A new field of the state is either shown or listed here."""
     shown = {
         *("last_good", "previous_good", "candidate", "offers", "releases", "way_back", "halt"),
-        *("waiting", "decisions"),
+        *("waiting", "decisions", "adopted"),
     }
     kept_for_itself = {
         *("format", "suffix", "channel", "writes", "after", "sequence", "halts", "ended", "obeyed"),
+        "document_extra",  # release.json has it
     }
     assert set(State.__dataclass_fields__) == shown | kept_for_itself
+
+
+def cut_off(aws: OpsAws, thing: str, **more: Any) -> None:
+    """Writes the record of a device in quarantine."""
+    held = Holding(began=(CANDIDATE_JOB,))
+    record = CutOff(thing=thing, order=PERSON, held=held, **more)
+    aws.objects[NAMES.keys.quarantined(thing)] = canonical_json(record).encode()
+
+
+def test_who_is_in_quarantine_is_counted_and_a_few_are_named(aws: OpsAws) -> None:
+    aws.remember(IDLE)
+    for number in range(25):
+        cut_off(aws, f"pump-{number:02}", done_at=NOW)
+    found = aws.report()
+    assert found.code == FINE
+    said = text(found)
+    assert "25 devices cut off" in said
+    assert f"pump-00: cut off by {PERSON.by}" in said
+    assert "and 5 more" in said
+
+
+def test_a_device_that_is_cut_off_in_part_needs_a_person(aws: OpsAws) -> None:
+    aws.remember(IDLE)
+    cut_off(aws, "pump-1")
+    cut_off(aws, "pump-2", restoring=PERSON)
+    found = aws.report()
+    assert found.code == NEEDED
+    assert found.needs == (
+        "pump-1 is cut off in part: `python -m ops quarantine pump-1 --stack prod` goes on",
+        "pump-2 is restored in part: `python -m ops restore pump-2 --stack prod` goes on",
+    )
+
+
+def test_an_exposed_device_that_is_cut_off_is_named_at_the_way_back(aws: OpsAws) -> None:
+    aws.remember(GOING_BACK)
+    aws.enlist(exposed=10, placed=9, back=9, waived=1)
+    cut_off(aws, "pump-1", done_at=NOW)
+    found = aws.report()
+    assert found.way_back
+    assert found.way_back.cut_off == ("pump-1",)
+    assert "cut off: pump-1, in quarantine: nobody waits for it" in text(found)
+
+
+def test_an_adopted_release_is_told_and_one_that_has_no_effect(aws: OpsAws) -> None:
+    adopted = replace(PROVED, last_good=GOOD, previous_good=None, adopted=GOOD.sha256, offers=())
+    aws.remember(replace(adopted, sequence=0))
+    aws.publish(replace(MANIFEST, adopted=GOOD))
+    report = aws.report()
+    assert (report.is_adopted, report.unused_adopted) == (True, None)
+    shown = text(report)
+    assert "Last good   2.2.0" in shown
+    assert "adopted: no ring is offered it" in shown
+    aws.publish(replace(MANIFEST, adopted=firmware("1.4.2")))
+    assert aws.report().unused_adopted == firmware("1.4.2")
+    shown = text(aws.report())
+    assert "fleet.adopted, 1.4.2" in shown
+    assert "has no effect any more" in shown
+    aws.publish(replace(MANIFEST, adopted=BEFORE))
+    aws.remember(PROVED)
+    assert aws.report().unused_adopted is None, "it was good once"

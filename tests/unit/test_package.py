@@ -94,6 +94,7 @@ def test_what_has_no_default_is_required() -> None:
     assert channel["requiredInputs"] == ["fleet", "image", "sha256", "version"]
     required = {name: kind["required"] for name, kind in SCHEMA["types"].items()}
     assert required["iotota:index:FleetReference"] == ["hardware", "name", "rings", "suffix"]
+    assert required["iotota:index:ClaimCertificate"] == ["csr", "name"]
     assert required["iotota:index:Pace"] == ["base"]
     assert required["iotota:index:Gate"] == []
 
@@ -131,7 +132,10 @@ def test_every_reference_leads_to_a_type() -> None:
 def test_a_fleet_s_outputs_are_those_of_the_schema(preview: bool) -> None:
     devices = {"devices": 2.0, "keysInState": True, "environment": "dev"}
     rings = {"rings": [{"name": "all", "percent": 100.0}]}
-    graph = made("DeviceFleet", {**FLEET, **devices, **rings}, preview=preview)
+    claim = {"name": "factory-a", "csr": (ROOT / "csr" / "claim-example.csr").read_text()}
+    provisioning = {"provisioning": {"claims": [claim]}}
+    values = {**FLEET, **devices, **rings, **provisioning}
+    graph = made("DeviceFleet", values, preview=preview)
     told = SCHEMA["resources"]["iotota:index:DeviceFleet"]
     assert set(graph.exports) == set(told["properties"])
     assert graph.exports["deviceRings"].value == {"0001": "all", "0002": "all"}
@@ -143,9 +147,14 @@ def test_a_fleet_s_outputs_are_those_of_the_schema(preview: bool) -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_channel_s_outputs_are_those_of_the_schema(preview: bool) -> None:
-    graph = made("FirmwareChannel", CHANNEL, preview=preview)
+    extra = {"update": {"signature": "{imageSignature}", "size": "{size}", "tries": 3.0}}
+    graph = made("FirmwareChannel", {**CHANNEL, "documentExtra": extra}, preview=preview)
     told = SCHEMA["resources"]["iotota:index:FirmwareChannel"]
-    assert set(graph.exports) == set(told["properties"]) == set(told["required"])
+    assert set(graph.exports) == set(told["properties"])
+    manifest = graph["gateways-manifest"].inputs["content"]
+    assert '"tries":3}' in manifest, "a whole number is none with a point"
+    without = made("FirmwareChannel", CHANNEL, preview=preview)
+    assert set(without.exports) == set(told["required"])
     release = graph.exports["release"].value
     assert set(release) == set(SCHEMA["types"]["iotota:index:Release"]["properties"])
     assert release["version"] == "2.1.0"

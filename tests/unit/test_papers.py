@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.claim_rules import ClaimRefusal
 from rollout.state import MOVES, RING_MOVES
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,12 @@ def test_the_change_guides_name_files_that_are_there() -> None:
     named = set(re.findall(r"`([\w.-]+/(?:[\w./-]*(?:\.\w+|/))?)`", guides))
     assert len(named) > 20
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def test_every_reason_of_a_refused_claim_says_what_to_do() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    told = {word for row in rows for word in re.findall(r"`([a-z-]+)`", row)}
+    assert {reason.value for reason in ClaimRefusal} <= told
 
 
 def drawn_moves(mark: str) -> dict[str, set[str]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components import policies
 from components.location import Location
 from components.policies import THING
-from rollout.names import Names
+from rollout.names import SERIAL_NAME, FleetNames, Names
 
 LOCATION = Location(
     partition="aws", region="us-east-1", account="123456789012", dns_suffix="amazonaws.com"
@@ -24,7 +24,7 @@ ROLE = "arn:aws:iam::123456789012:role/iot-fleet-0a1b2c3d-stable-controller"
 SESSIONS = "arn:aws:sts::123456789012:assumed-role/iot-fleet-0a1b2c3d-stable-controller/*"
 IOT = "arn:aws:iot:us-east-1:123456789012"
 
-THINGS = st.from_regex(r"[a-zA-Z0-9_-]{1,40}", fullmatch=True)
+THINGS = st.from_regex(r"[a-zA-Z0-9:_-]{1,128}", fullmatch=True)
 JOBS = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 
 
@@ -157,6 +157,151 @@ def test_the_device_policy_fits_where_arns_are_longest(partition: str, region: s
     location = Location(partition=partition, region=region, account="123456789012", dns_suffix="")
     size = len(re.sub(r"\s", "", policies.to_json(policies.device_policy(location))))
     assert size <= policies.MAX_DEVICE_POLICY, f"{size} characters in {region}"
+
+
+FLEET = FleetNames(fleet="iot-fleet", suffix="0a1b2c3d")
+CLAIM = policies.claim_policy(LOCATION, FLEET)
+OWN = "provisioning-templates/iot-fleet-0a1b2c3d-claim/provision"
+ASKS = [
+    f"{api}/{encoding}"
+    for api in ("certificates/create-from-csr", OWN)
+    for encoding in ("json", "cbor")
+]
+ANSWERS = [f"{topic}/{answer}" for topic in ASKS for answer in ("accepted", "rejected")]
+
+
+@given(st.from_regex(SERIAL_NAME, fullmatch=True))
+def test_a_claim_certificate_lets_a_device_register_itself(serial: str) -> None:
+    assert allows(CLAIM, "iot:Connect", f"{IOT}:client/claim.{serial}")
+    for topic_ in ASKS:
+        assert allows(CLAIM, "iot:Publish", f"{IOT}:topic/$aws/{topic_}")
+    for topic_ in ANSWERS:
+        assert allows(CLAIM, "iot:Subscribe", f"{IOT}:topicfilter/$aws/{topic_}")
+        assert allows(CLAIM, "iot:Receive", f"{IOT}:topic/$aws/{topic_}")
+
+
+@given(THINGS)
+def test_a_claim_certificate_connects_as_no_thing(thing: str) -> None:
+    """Names of things hold no dot (CreateThing)."""
+    assert not allows(CLAIM, "iot:Connect", f"{IOT}:client/{thing}")
+    assert not allows(CLAIM, "iot:Connect", f"{IOT}:client/{FLEET.thing(thing)}")
+
+
+@pytest.mark.parametrize(
+    "topic_",
+    [
+        "certificates/create/json",  # AWS would make the key, and send it
+        "certificates/create/json/accepted",
+        "provisioning-templates/other/provision/json",
+        "provisioning-templates/iot-fleet-0a1b2c3d-claim-2/provision/json",
+        "things/iot-fleet-0a1b2c3d-0001/shadow/get",
+        "things/iot-fleet-0a1b2c3d-0001/jobs/start-next",
+        "events/job/x/canceled",
+        "rules/x/y",
+    ],
+)
+def test_a_claim_certificate_does_nothing_else(topic_: str) -> None:
+    assert not allows(CLAIM, "iot:Publish", f"{IOT}:topic/$aws/{topic_}")
+    assert not allows(CLAIM, "iot:Receive", f"{IOT}:topic/$aws/{topic_}")
+    assert not allows(CLAIM, "iot:Subscribe", f"{IOT}:topicfilter/$aws/{topic_}")
+
+
+@pytest.mark.parametrize("topic_", ANSWERS)
+def test_a_claim_certificate_answers_nobody(topic_: str) -> None:
+    assert not allows(CLAIM, "iot:Publish", f"{IOT}:topic/$aws/{topic_}")
+
+
+def test_the_claim_policy_fits_where_arns_and_names_are_longest() -> None:
+    location = Location(
+        partition="aws-us-gov", region="us-gov-west-1", account="123456789012", dns_suffix=""
+    )
+    names = FleetNames(fleet="f" * 20, suffix="0a1b2c3d")
+    size = len(policies.to_json(policies.claim_policy(location, names)))
+    assert size <= policies.MAX_DEVICE_POLICY
+
+
+def test_iot_assumes_the_provisioning_role_for_this_template_only() -> None:
+    assert policies.provisioning_trust(LOCATION, FLEET)["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "iot.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {
+                "StringEquals": {"aws:SourceAccount": "123456789012"},
+                "ArnLike": {
+                    "aws:SourceArn": [f"{IOT}:provisioningtemplate/iot-fleet-0a1b2c3d-claim"]
+                },
+            },
+        }
+    ]
+
+
+REGISTERS = policies.provisioning_policy(
+    LOCATION,
+    FLEET,
+    [f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-{ring}" for ring in ("canary", "broad")],
+    f"{IOT}:thingtype/iot-fleet-0a1b2c3d-gateway",
+    ["iot-fleet-0a1b2c3d-device", "telemetry"],
+)
+CERTIFICATE = f"{IOT}:cert/{'c' * 64}"
+
+
+@given(st.from_regex(SERIAL_NAME, fullmatch=True))
+def test_the_provisioning_role_registers_a_device_of_this_fleet(serial: str) -> None:
+    thing = f"{IOT}:thing/{FLEET.thing(serial)}"
+    for action in ("CreateThing", "DescribeThing", "UpdateThing", "AddThingToThingGroup"):
+        assert allows(REGISTERS, f"iot:{action}", thing), action
+    for action in ("AttachPolicy", "AttachThingPrincipal", "UpdateCertificate"):
+        assert allows(REGISTERS, f"iot:{action}", CERTIFICATE), action
+    assert allows(
+        REGISTERS, "iot:AddThingToThingGroup", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-canary"
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [
+        ("CreateThing", f"{IOT}:thing/other"),
+        ("UpdateThing", f"{IOT}:thing/iot-fleet-ffffffff-0001"),
+        ("AddThingToThingGroup", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d"),
+        ("AddThingToThingGroup", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-stable-rollback-1"),
+        ("AttachPolicy", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-canary"),
+        ("RemoveThingFromThingGroup", f"{IOT}:thinggroup/iot-fleet-0a1b2c3d-canary"),
+        ("CreatePolicy", f"{IOT}:policy/iot-fleet-0a1b2c3d-device"),
+        ("DeleteThing", f"{IOT}:thing/iot-fleet-0a1b2c3d-0001"),
+        ("DeleteCertificate", CERTIFICATE),
+        ("DetachPolicy", CERTIFICATE),
+        ("DetachThingPrincipal", CERTIFICATE),
+        ("RegisterCertificate", "*"),
+        ("CreateCertificateFromCsr", "*"),
+    ],
+)
+def test_the_provisioning_role_does_less_than_the_managed_policy(
+    action: str, resource: str
+) -> None:
+    assert not allows(REGISTERS, f"iot:{action}", resource)
+
+
+def test_the_hook_reads_and_writes_single_records_and_asks_for_groups() -> None:
+    table = "arn:aws:dynamodb:us-east-1:123456789012:table/iot-fleet-0a1b2c3d-serials"
+    log = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/hook"
+    assert policies.hook_policy(LOCATION, FLEET, table, log)["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": [f"{log}:*"],
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["dynamodb:GetItem", "dynamodb:PutItem"],
+            "Resource": [table],
+        },
+        {
+            "Effect": "Allow",
+            "Action": ["iot:ListThingGroupsForThing"],
+            "Resource": [f"{IOT}:thing/iot-fleet-0a1b2c3d-*"],
+        },
+    ]
 
 
 def test_lambda_assumes_a_role_for_this_account_only() -> None:
@@ -318,6 +463,7 @@ CALLS = [
     ("iot:ListThingGroupsForThing", DEVICE_ARN),
     ("iot:ListThingPrincipals", DEVICE_ARN),
     ("iot:ListAttachedPolicies", "*"),
+    ("iot:ListTargetsForPolicy", f"{IOT}:policy/{NAMES.device_policy}"),
     ("iot:ListThingsInThingGroup", ROLLBACK),
     ("iot:ListThingsInThingGroup", RINGS["broad"]),
     ("iam:PassRole", PRESIGN),

@@ -35,6 +35,7 @@ EXPORTS = [
     "fleetName",
     "iotEndpoint",
     "notificationsTopicArn",
+    "quarantineGroupName",
     "region",
     "release",
     "ringGroupNames",
@@ -43,6 +44,7 @@ EXPORTS = [
     "suffix",
     "thingTypeName",
 ]
+PROVISIONING = ["claimCertificates", "provisioningTemplateName", "serialsTableName"]
 
 
 def differs(update: Any, preview: Any) -> bool:
@@ -107,8 +109,10 @@ def test_the_manifest_is_known_in_both(stack: str, preview: bool) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_outputs_are_an_interface(stack: str, preview: bool) -> None:
     graph = whole(stack, preview)
-    keys = ["devicePrivateKeys"] if stack in ("local", "dev") else []
-    assert sorted(graph.exports) == sorted([*EXPORTS, *keys])
+    keys = ["devicePrivateKeys"] if stack == "dev" else []
+    claims = PROVISIONING if "fleet-provisioning" in {r.name for r in graph} else []
+    assert bool(claims) == (stack in ("local", "staging", "prod"))
+    assert sorted(graph.exports) == sorted([*EXPORTS, *keys, *claims])
     assert [name for name, export in graph.exports.items() if export.secret] == keys
 
 
@@ -125,7 +129,13 @@ def test_every_output_that_names_something_names_a_resource() -> None:
     graph = whole("dev")
     exports = {name: export.value for name, export in graph.exports.items()}
     names = {resource.inputs.get("name") for resource in graph}
-    singles = ("controllerName", "thingTypeName", "fleetGroupName", "devicePolicyName")
+    singles = (
+        "controllerName",
+        "thingTypeName",
+        "fleetGroupName",
+        "quarantineGroupName",
+        "devicePolicyName",
+    )
     maps = ("ringGroupNames", "deviceNames", "alarmNames", "eventLogGroups")
     assert {exports[name] for name in singles} <= names
     assert {value for name in maps for value in exports[name].values()} <= names
@@ -182,3 +192,15 @@ def test_without_tls_no_policy_asks_for_it() -> None:
         assert denials == (0 if stack == "local" else 3), (
             "bucket, queue and topic refuse requests without TLS, but for a local AWS"
         )
+
+
+def test_a_destroy_gives_aws_time_to_detach_a_device_before_it_is_deleted() -> None:
+    """AWS detaches seconds after it said so. The provider waits 25 s for the queue's policy to be
+    gone: that goes after the jobs' end, as the attachments do, and before things and
+    certificates."""
+    graph = whole("dev")
+    policy, end = "channel-controller-dead-letters-policy", "channel-controller-jobs-end"
+    device = "fleet-device-0001"
+    assert {device, f"{device}-certificate"} <= graph.before(policy)
+    assert f"{device}-principal" not in graph.before(policy), "it would wait for its own detaching"
+    assert {policy, f"{device}-principal"} <= graph.before(end)

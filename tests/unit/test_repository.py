@@ -39,7 +39,7 @@ PACKAGES: dict[str, set[str]] = {
     "components": {"pulumi", "pulumi_aws", "pulumi_random", "yaml"},
     "forecast": {"rich"},
     "device": {"awscrt", "awsiot", "cryptography"},
-    "ops": {"boto3", "botocore", "rich"},
+    "ops": {"boto3", "botocore", "cryptography", "rich"},
     "sandbox": {"botocore", "h11", "hypercorn", "ministack", "pulumi", "rich"},
     "package": {"pulumi"},
     "__main__": {"pulumi"},

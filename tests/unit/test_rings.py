@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from collections.abc import Sequence
+from math import sqrt
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.rings import Share, ring_of
@@ -41,6 +45,32 @@ def test_growing_the_first_ring_only_moves_devices_into_it(serial: str, cut: int
     ]
     if ring_of(serial, small) == "canary":
         assert ring_of(serial, large) == "canary"
+
+
+@pytest.mark.parametrize("percents", [(1, 10, 89), (10, 90)])
+@pytest.mark.parametrize("lot", ["{:04}", "SN2026-{:08}", "{:012X}", "gw_{:05}-eu"])
+def test_10_000_serials_are_within_a_percentage_point_of_each_share(
+    lot: str, percents: Sequence[float]
+) -> None:
+    """The shares of the stack files. A half may stray further: by chance, in one lot of 20."""
+    rings = [Share(name=f"r{n}", percent=percent) for n, percent in enumerate(percents)]
+    found = Counter(ring_of(lot.format(n), rings) for n in range(1, 10_001))
+    for ring in rings:
+        assert abs(found[ring.name] / 100 - ring.percent) < 1
+
+
+@given(st.text(max_size=12), shares(), st.integers(0, 10**12))
+@settings(max_examples=25)
+def test_any_lot_of_10_000_strays_no_further_than_chance_does(
+    lot: str, rings: list[Share], first: int
+) -> None:
+    """Within five standard deviations of a draw by lot: 2.5 percentage points for a half, half a
+    point for a hundredth."""
+    found = Counter(ring_of(f"{lot}{first + n}", rings) for n in range(10_000))
+    for ring in rings:
+        share = ring.percent / 100
+        # five devices more: draws of a small share are not spread evenly around it
+        assert abs(found[ring.name] - 10_000 * share) <= 5 * sqrt(10_000 * share * (1 - share)) + 5
 
 
 def test_a_large_fleet_follows_the_percentages() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from components import policies, rollout_controller
-from components.rollout_controller import controller_code, stopped_jobs_sql
+from components import function_code as packing
+from components import policies
+from components.function_code import function_code
+from components.rollout_controller import stopped_jobs_sql
 from rollout.codec import sha256_hex
 from rollout.names import Names, Variable
 from tests.unit.examples import IOT, LOCATION, MANIFEST, NAMES, RING_ARNS, TAGS, P, make_controller
@@ -77,6 +79,7 @@ def test_the_function() -> None:
             "variables": {
                 "BUCKET": f"{P}-firmware",
                 "CHANNEL": "stable",
+                "DECLARED_DEVICES": "3",
                 "DNS_SUFFIX": "amazonaws.com",
                 "FLEET": "iot-fleet",
                 "MANIFEST_SHA256": DIGEST,
@@ -90,6 +93,23 @@ def test_the_function() -> None:
         },
         "tags": TAGS,
     }
+
+
+@pytest.mark.parametrize(
+    ("of_this_stack", "protect", "declared"),
+    [(True, False, "3"), (True, True, None), (False, False, None)],
+)
+def test_it_counts_devices_where_they_would_lose_what_they_use(
+    of_this_stack: bool, protect: bool, declared: str | None
+) -> None:
+    """A protected stack keeps it, and another stack's fleet stays."""
+    graph = build(
+        lambda: {
+            "name": make_controller(of_this_stack=of_this_stack, protect=protect).function_name
+        }
+    )
+    variables = graph["controller-function"].inputs["environment"]["variables"]
+    assert variables.get("DECLARED_DEVICES") == declared
 
 
 def test_a_preview_shows_the_manifest_that_the_function_will_take() -> None:
@@ -291,7 +311,7 @@ def test_s3_finds_its_permission() -> None:
 
 
 def test_the_package_is_the_entry_point_what_it_reads_aws_with_and_the_domain() -> None:
-    assert sorted(controller_code().assets) == sorted(
+    assert sorted(function_code().assets) == sorted(
         path.relative_to(ROOT).as_posix()
         for folder in ("cloud", "functions", "rollout")
         for path in (ROOT / folder).glob("*.py")
@@ -301,12 +321,13 @@ def test_the_package_is_the_entry_point_what_it_reads_aws_with_and_the_domain() 
 def test_the_package_runs_by_itself(tmp_path: Path) -> None:
     """What is left out of it must not be missed: the function is imported from the package
     alone."""
-    for name, asset in controller_code().assets.items():
+    for name, asset in function_code().assets.items():
         assert isinstance(asset, pulumi.FileAsset)
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(Path(asset.path).read_text())
     code = "import functions.controller as c; c.handler({'tf': {'action': 'create'}}, None)"
     environment = dict.fromkeys(Variable, "x") | {
+        Variable.DECLARED_DEVICES: "3",
         Variable.RING_GROUP_ARNS: "{}",
         Variable.SIGNING_KEY_ARNS: '["arn"]',
         Variable.REGION: "us-east-1",
@@ -316,6 +337,11 @@ def test_the_package_runs_by_itself(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.stdout.strip() == '{"outcome": "deployed"}', done.stderr
+    hook = "import functions.provisioning as p; print(p.handler.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", hook], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "handler", done.stderr
 
 
 def test_the_package_does_not_change_when_python_leaves_its_cache(
@@ -329,8 +355,8 @@ def test_the_package_does_not_change_when_python_leaves_its_cache(
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    monkeypatch.setattr(rollout_controller, "ROOT", tmp_path)
-    before = packed(controller_code())
+    monkeypatch.setattr(packing, "ROOT", tmp_path)
+    before = packed(function_code())
     assert list(before) == [
         "functions/__init__.py",
         "functions/controller.py",
@@ -341,7 +367,7 @@ def test_the_package_does_not_change_when_python_leaves_its_cache(
         (tmp_path / folder / "__pycache__").mkdir()
         (tmp_path / folder / "__pycache__" / "a.cpython-313.pyc").write_bytes(b"\0")
         (tmp_path / folder / "a.pyc").write_bytes(b"\0")
-    assert packed(controller_code()) == before
+    assert packed(function_code()) == before
 
 
 def packed(archive: pulumi.AssetArchive) -> dict[str, str]:

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from components import limits
 from components.checks import Kind
 from components.settings import KEYS, Settings, SettingsError, load, read
+from components.settings.agents import list_agent_risks
 from components.settings.common import CommonSettings
 from components.settings.firmware import FileImage, S3Image
-from components.settings.fleet import DeviceSettings
+from components.settings.fleet import ClaimCertificate, DeviceSettings
 from components.settings.rollout import list_abort_risks
 from rollout.codec import camel_case
 from rollout.names import Names
@@ -53,6 +54,7 @@ VALID: dict[str, Any] = {
         "rings": [{"name": "canary", "percent": 10}, {"name": "broad", "percent": 90}],
         "keysInState": False,
         "csrFolder": "csr",
+        "devicePolicies": ["telemetry"],
     },
     "firmware": {
         "version": "v2.1.0",
@@ -98,6 +100,18 @@ VALID: dict[str, Any] = {
         },
     },
 }
+PROVISIONED: dict[str, Any] = {
+    **VALID,
+    "fleet": {
+        **VALID["fleet"],
+        "provisioning": {
+            "claims": [
+                {"name": "factory-a", "csr": "csr/claim.csr"},
+                {"name": "factory-b", "csr": CSR, "active": False},
+            ]
+        },
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +124,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "csr").mkdir()
     for serial in ("0001", "0002", "0003"):
         (folder / "csr" / f"{serial}.csr").write_text(CSR)
+    (folder / "csr" / "claim.csr").write_text(CSR)
     (folder / "csr" / "key.csr").write_text(CSR.replace("CERTIFICATE REQUEST", "PRIVATE KEY"))
     return folder
 
@@ -125,7 +140,8 @@ def texts(values: dict[str, Any]) -> dict[str, str]:
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The valid configuration with `value` at `path` (`rollout.abort.0.on`); GONE takes the key
     out."""
-    values = copy.deepcopy(VALID)
+    provisioned = ("fleet.provisioning", "fleet.attributes")
+    values = copy.deepcopy(PROVISIONED if path.startswith(provisioned) else VALID)
     *parents, last = path.split(".")
     place: Any = values
     for part in parents:
@@ -145,6 +161,23 @@ def mistakes(values: dict[str, Any], root: Path) -> list[str]:
     )
     assert all(mistake in str(raised.value) for mistake in raised.value.mistakes)
     return raised.value.mistakes
+
+
+def test_devices_may_come_in_by_claim_and_then_no_ring_is_as_large_as_its_declared_devices(
+    root: Path,
+) -> None:
+    values = copy.deepcopy(PROVISIONED)
+    values["rollout"]["gates"]["canary"]["minimumSucceeded"] = 500
+    fleet = read(texts(values), root).fleet
+    assert fleet.claims == (
+        ClaimCertificate(name="factory-a", csr=CSR, active=True),
+        ClaimCertificate(name="factory-b", csr=CSR, active=False),
+    )
+    assert fleet.is_provisioned
+    assert not fleet.ring_sizes
+    without = {**VALID["fleet"], "provisioning": {}}
+    fleet = read(texts({**VALID, "fleet": without}), root).fleet
+    assert (fleet.is_provisioned, fleet.claims) == (True, ()), "all claims are retired"
 
 
 def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
@@ -170,6 +203,8 @@ def test_a_valid_configuration_becomes_typed_settings(root: Path) -> None:
         DeviceSettings(serial="0002", ring="broad", csr=CSR),
         DeviceSettings(serial="0003", ring="broad", csr=CSR),
     )
+    assert (fleet.is_provisioned, fleet.claims) == (False, ())
+    assert fleet.device_policies == ("telemetry",)
     manifest = loaded.manifest
     assert (manifest.channel, manifest.rollback, manifest.paused, manifest.halted) == (
         "stable",
@@ -254,6 +289,81 @@ def test_a_count_declares_serials_in_the_rings_their_hash_says(root: Path) -> No
     ]
     assert all(device.ring == ring_of(device.serial, fleet.rings) for device in fleet.devices)
     assert {device.csr for device in fleet.devices} == {None}, "AWS makes the keys"
+
+
+def test_what_devices_ran_before_is_read_like_an_image(root: Path) -> None:
+    given = {"version": "2.0.0", "image": "s3://images/2.0.0.bin", "sha256": OTHER, "size": 77}
+    found = read(texts(changed("fleet.adopted", given)), root)
+    adopted = found.channel.adopted
+    assert adopted is not None
+    assert adopted.image == S3Image("images/2.0.0.bin")
+    assert found.manifest.adopted == adopted.firmware
+    assert (str(adopted.firmware.version), adopted.firmware.size) == ("2.0.0", 77)
+    assert adopted.firmware.hardware == "gateway-a1"
+    assert found.channel_values["adopted"] == given
+    same = {"version": "v2.1.0", "image": "image.bin", "sha256": DIGEST}
+    assert read(texts(changed("fleet.adopted", same)), root).manifest.adopted is not None
+
+
+def test_extra_keys_come_into_the_manifest_as_they_stand(root: Path) -> None:
+    extra = {
+        "version": "1.0",
+        "steps": [{"n": 1, "f": 0.5, "on": True, "none": None}],
+        "é": "{url}",
+    }
+    found = read(texts(changed("rollout.documentExtra", extra)), root).manifest
+    assert found.document_extra == extra
+    assert Manifest.parse(found.text()) == found
+
+
+def test_every_mistake_of_the_extra_keys_is_told_at_once(root: Path) -> None:
+    extra = {"release": 1, "url": 2, "a": ["{x}", {"b": "}"}], "c": "${size}", "d": 1e300}
+    found = mistakes(changed("rollout.documentExtra", extra), root)
+    assert {
+        line.split(": ")[0].removeprefix("iot-ota:rollout.documentExtra.") for line in found
+    } == {
+        "release",
+        "url",
+        "a[0]",
+        "a[1].b",
+        "c",
+        "d",
+    }
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (None, None),
+        ({"version": "1.0", "steps": []}, "AWS IoT Device Client: .*never answers REJECTED to"),
+        ({"args": ["{url}"]}, "Device Client \\(old schema\\): .*no downgrade and no replay"),
+        ({"afr_ota": {"files": []}}, "FreeRTOS OTA: .*an older image that was signed once"),
+        ({"update": "{url}"}, "an agent that reads documentExtra only: .*replay"),
+    ],
+)
+def test_what_existing_agents_do_not_check_is_told(
+    extra: dict[str, Any] | None, says: str | None, root: Path
+) -> None:
+    manifest = read(texts(changed("rollout.documentExtra", extra)), root).manifest
+    risks = list_agent_risks(manifest)
+    assert [bool(re.search(says or "", risk)) for risk in risks] == [True] * bool(extra)
+
+
+@pytest.mark.parametrize(
+    ("step", "is_told"),
+    [
+        ({}, False),
+        ({"ignoreStepFailure": "false"}, False),
+        ({"ignoreStepFailure": "true"}, True),
+        ({"allowStdErr": 1}, True),
+    ],
+)
+def test_a_step_whose_failure_nobody_would_hear_of_is_told(
+    step: dict[str, Any], is_told: bool, root: Path
+) -> None:
+    extra = {"version": "1.0", "steps": [{"action": {"name": "install", **step}}]}
+    manifest = read(texts(changed("rollout.documentExtra", extra)), root).manifest
+    assert any("reports SUCCEEDED" in risk for risk in list_agent_risks(manifest)) is is_told
 
 
 def test_an_image_in_s3_needs_its_size_and_digest_only(root: Path) -> None:
@@ -367,6 +477,54 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ),
     ("fleet.rings", [], "fleet.rings: 0 rings"),
     ("fleet.hardware", None, "fleet.hardware: missing"),
+    ("fleet.provisioning", [], "fleet.provisioning: \\[\\]; must be an object"),
+    ("fleet.provisioning", {"claim": []}, "fleet.provisioning.claim: .*did you mean claims"),
+    (
+        "fleet.provisioning.claims",
+        "factory-a",
+        'claims: "factory-a"; must be a list of at most 10 claim .*; write claims: \\[{name: fac',
+    ),
+    ("fleet.provisioning.claims", ["a"], 'claims\\[0\\]: "a"; must be a list'),
+    (
+        "fleet.provisioning.claims",
+        [{"name": f"f{n}", "csr": CSR} for n in range(11)],
+        "fleet.provisioning.claims: 11 claims; .*at most 10.*; remove some",
+    ),
+    ("fleet.provisioning.claims.0.name", GONE, "claims\\[0\\].name: missing; must be 1 to 32"),
+    ("fleet.provisioning.claims.0.name", "Factory_A", "claims\\[0\\].name: .*lower-case"),
+    ("fleet.provisioning.claims.0.name", "a-", "claims\\[0\\].name: .*nor end with a hyphen"),
+    (
+        "fleet.provisioning.claims.1.name",
+        "factory-a",
+        'fleet.provisioning.claims: "factory-a"; stands there twice: it names the certificate',
+    ),
+    ("fleet.provisioning.claims.0.csr", GONE, "claims\\[0\\].csr: missing; .*its file"),
+    (
+        "fleet.provisioning.claims.0.csr",
+        "csr/none.csr",
+        'claims\\[0\\].csr: "csr/none.csr" is missing or empty; .*at most 4096 .*run: openssl req'
+        " .*-out claim-factory-a.csr, and copy",
+    ),
+    ("fleet.provisioning.claims.0.csr", "../../etc/passwd", "claims\\[0\\].csr: .* is missing"),
+    ("fleet.provisioning.claims.0.csr", "csr", "claims\\[0\\].csr: .* is missing"),
+    ("fleet.provisioning.claims.0.csr", "csr/key.csr", 'csr: "csr/key.csr" is no certificate'),
+    ("fleet.provisioning.claims.0.csr", CSR + CSR, "csr: the text is no certificate request"),
+    ("fleet.provisioning.claims.0.csr", "x" * 5000, "claims\\[0\\].csr: .*must be a certificate"),
+    ("fleet.provisioning.claims.0.active", "no", "active: .*must be true or false"),
+    ("fleet.provisioning.claims.0.key", "x", "claims\\[0\\].key: .*is not a key here"),
+    (
+        "fleet.attributes",
+        {"a": "x" * 600, "b": "x" * 500},
+        "fleet.attributes: 1118 characters; at most 1024 .*come in by claim.*CreateFunction",
+    ),
+    ("fleet.devicePolicies", "telemetry", "fleet.devicePolicies: .*must be a list of names"),
+    ("fleet.devicePolicies", ["a b"], "fleet.devicePolicies\\[0\\]: .*PolicyName of AttachPolicy"),
+    (
+        "fleet.devicePolicies",
+        [f"p{n}" for n in range(10)],
+        "fleet.devicePolicies: 10 policies; .*at most 9: a certificate takes ten",
+    ),
+    ("fleet.devicePolicies", ["a", "a"], 'devicePolicies: "a"; stands there twice'),
     (
         "fleet.rings",
         [{"name": f"r{n}", "percent": 100 / 10 - (n > 9)} for n in range(11)],
@@ -472,11 +630,12 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "firmware.version",
         2.1,
         (
-            "firmware.version: 2.1; must be a semantic version .*in quotes.*2.10; write version:"
+            "firmware.version: 2.1; must be a semantic version .*in quotes.*2.10; .*write version:"
             ' "2.1.0"'
         ),
     ),
     ("firmware.version", "2.1", 'firmware.version: "2.1"; must be a semantic version'),
+    ("firmware.version", "2.1.0-" + "a" * 59, "firmware.version: .*at most 64 characters"),
     ("firmware.version", GONE, "firmware.version: missing; must be a semantic version"),
     (
         "firmware.minimumVersion",
@@ -762,6 +921,68 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "rollout.gates.canary.alarms",
         [{"name": f"a{n}"} for n in range(11)],
         "canary.alarms: 11 alarms; .*DescribeAlarms",
+    ),
+    # what is added to job documents
+    ("rollout.documentExtra", [], "documentExtra: \\[\\]; must be an object"),
+    ("rollout.documentExtra", {}, "documentExtra: {}; is empty; remove it, or write"),
+    (
+        "rollout.documentExtra",
+        {"url": "x"},
+        'documentExtra.url: "x"; is a key of the document itself \\(operation, release, url\\)',
+    ),
+    (
+        "rollout.documentExtra",
+        {"operation": "download.sh"},
+        "documentExtra.operation: .*an agent that reads it finds install-firmware",
+    ),
+    (
+        "rollout.documentExtra",
+        {"steps": [{"args": ["{url}", "{digest}"]}]},
+        'documentExtra.steps\\[0\\].args\\[1\\]: .*"{digest}" is no placeholder; there are',
+    ),
+    ("rollout.documentExtra", {"a": "{"}, 'documentExtra.a: "{"; .*write {{ and }} for braces'),
+    ("rollout.documentExtra", {"a": "${url}"}, "documentExtra.a: .*no \\$ before it"),
+    ("rollout.documentExtra", {"a": 2**60}, "documentExtra.a: .*2\\*\\*53.*in quotes"),
+    ("rollout.documentExtra", {"a": "\ud800"}, "documentExtra.a: .*half a character"),
+    ("rollout.documentExtra", {"": 1}, "documentExtra: .*1 to 128 characters"),
+    ("rollout.documentExtra", {"k" * 129: 1}, "documentExtra: .*1 to 128 characters"),
+    (
+        "rollout.documentExtra",
+        {"a": [[[[[[[[1]]]]]]]]},
+        "documentExtra.a.*: .*is the 9th object or list within another; at most 8",
+    ),
+    (
+        "rollout.documentExtra",
+        {"a": "x" * 25_000},
+        "documentExtra: too long; .*may come to \\d+ characters .*IoT takes 32768 .*; shorten it",
+    ),
+    (
+        "rollout.documentExtra",
+        {"a": ["{url}"] * 10},
+        "documentExtra: 11 of them; a document holds 10 texts that IoT replaces, our own",
+    ),
+    # what devices ran before
+    ("fleet.adopted", "1.4.2", 'adopted: "1.4.2"; must be an object'),
+    ("fleet.adopted", {"image": "image.bin", "sha256": DIGEST}, "adopted.version: missing"),
+    (
+        "fleet.adopted",
+        {"version": "2.0.0", "image": "image.bin", "sha256": OTHER},
+        "adopted.sha256: .*is not the SHA-256 of image.bin",
+    ),
+    (
+        "fleet.adopted",
+        {"version": "2.0.0", "image": "s3://images/2.0.0.bin", "sha256": OTHER},
+        "adopted.size: missing",
+    ),
+    (
+        "fleet.adopted",
+        {"version": "2.1.0", "image": "s3://images/2.1.0.bin", "sha256": OTHER, "size": 9},
+        "adopted.version: .*with another image: a version keeps its digest; write the version",
+    ),
+    (
+        "fleet.adopted",
+        {"version": "2.0.0", "image": "image.bin", "sha256": DIGEST, "hardware": "a"},
+        "adopted.hardware: .*is not a key here",
     ),
 ]
 

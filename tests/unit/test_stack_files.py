@@ -96,7 +96,7 @@ def test_every_stack_file_is_a_known_stack() -> None:
 @pytest.mark.parametrize(
     ("stack", "environment", "rings", "devices", "protect", "days"),
     [
-        ("local", "dev", {"canary": 10, "broad": 90}, {"canary": 2, "broad": 18}, False, 1),
+        ("local", "dev", {"canary": 10, "broad": 90}, {}, False, 1),
         ("dev", "dev", {"all": 100}, {"all": 3}, False, 7),
         ("staging", "staging", {"canary": 10, "broad": 90}, {"canary": 1, "broad": 2}, True, 30),
         ("prod", "production", {"canary": 1, "early": 10, "broad": 89}, {}, True, 365),
@@ -115,7 +115,7 @@ def test_each_stack_is_what_it_is_for(
     assert {ring.name: ring.percent for ring in settings.fleet.rings} == rings
     assert Counter(device.ring for device in settings.fleet.devices) == devices
     assert (settings.common.protect, settings.common.log_retention_days) == (protect, days)
-    assert settings.fleet.keys_in_state == (environment == "dev")
+    assert settings.fleet.keys_in_state == (stack == "dev")
     assert all(
         (device.csr is None) == settings.fleet.keys_in_state for device in settings.fleet.devices
     )
@@ -234,9 +234,13 @@ def test_each_stack_releases_a_sample_for_its_hardware(stack: str) -> None:
 
 def test_the_sample_requests_are_of_a_kind_that_aws_takes_and_hold_no_key() -> None:
     devices = loaded("staging").fleet.devices
-    for device in devices:
-        assert device.csr is not None
-        request = x509.load_pem_x509_csr(device.csr.encode())
+    requests = {device.serial: device.csr for device in devices}
+    for stack in ("staging", "prod"):
+        [claim] = loaded(stack).fleet.claims
+        requests[f"claim-{claim.name}"] = claim.csr
+    for name, csr in requests.items():
+        assert csr is not None
+        request = x509.load_pem_x509_csr(csr.encode())
         key = request.public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         assert isinstance(key.curve, ec.SECP256R1), (
@@ -244,7 +248,7 @@ def test_the_sample_requests_are_of_a_kind_that_aws_takes_and_hold_no_key() -> N
         )
         assert request.is_signature_valid
         assert [
-            name.value for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        ] == [device.serial]
+            each.value for each in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        ] == [name]
     files = {path.name for path in (ROOT / "csr").iterdir()}
-    assert files == {"README.md", *(f"{device.serial}.csr" for device in devices)}
+    assert files == {"README.md", *(f"{name}.csr" for name in requests)}

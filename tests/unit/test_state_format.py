@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ from rollout.waiting import Waiting
 
 NAMES = Names(fleet="iot-fleet", suffix="0123abcd", channel="stable")
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1"
-RECORDED = Path(__file__).parent / "state_format_2.json"
-"""As the first controller of format 2 wrote it. It is never changed: what must change to read it is
-the code."""
+RECORDED = {
+    number: Path(__file__).parent / f"state_format_{number}.json" for number in range(2, FORMAT + 1)
+}
+"""By format: as the first controller that wrote it did. It is never changed: what must change to
+read it is the code."""
 
 
 def firmware(version: str, digit: str, **more: Any) -> Firmware:
@@ -97,6 +100,7 @@ MANIFEST = Manifest(
     window=Window(cron="0 2 * * 6", minutes=240),
 )
 REMEMBERED = State(
+    format=2,
     suffix="0123abcd",
     channel="stable",
     writes=1234,
@@ -221,17 +225,40 @@ REMEMBERED = State(
 )
 
 
-def test_a_state_of_format_2_is_read_as_what_it_meant() -> None:
-    assert decode(State, json.loads(RECORDED.read_text())) == REMEMBERED
+EXTRA = {"version": "1.0", "steps": [{"args": ["{url}", None, 1]}]}
+ADOPTING = replace(
+    REMEMBERED,
+    format=3,
+    adopted="0" * 64,
+    document_extra=EXTRA,
+    candidate=Candidate(
+        manifest=replace(MANIFEST, adopted=OLDER, document_extra=EXTRA), downgrade=True
+    ),
+    decisions=(
+        Event(at=1789000000.0, what="adopted", why="devices ran it", version=Version("2.0.0")),
+    ),
+)
+"""What format 3 added: an adopted release, and keys beside ours in job documents."""
+MEANT = {2: REMEMBERED, 3: ADOPTING}
 
 
-def test_the_recorded_state_holds_whatever_a_release_and_an_offer_can_be_in() -> None:
-    recorded = json.loads(RECORDED.read_text())
-    assert recorded["format"] == 2
-    assert {offer["phase"] for offer in recorded["offers"]} == {
+def recorded(number: int) -> dict[str, Any]:
+    return dict(json.loads(RECORDED[number].read_text()))
+
+
+@pytest.mark.parametrize("number", RECORDED)
+def test_a_state_of_an_earlier_format_is_read_as_what_it_meant(number: int) -> None:
+    assert decode(State, recorded(number)) == MEANT[number]
+
+
+@pytest.mark.parametrize("number", RECORDED)
+def test_the_recorded_state_holds_whatever_a_release_and_an_offer_can_be_in(number: int) -> None:
+    found = recorded(number)
+    assert found["format"] == number
+    assert {offer["phase"] for offer in found["offers"]} == {
         *("making", "proving", "passed", "keeping", "returning", "ending", "ended")
     }
-    standings = {release["standing"] for release in recorded["releases"].values()}
+    standings = {release["standing"] for release in found["releases"].values()}
     assert standings == {"candidate", "good", "refused", "withdrawn"}
 
 
@@ -249,15 +276,15 @@ def believe(state: dict[str, Any]) -> State:
     return verify_state(signed(state), NAMES, [KEY], lambda *_: True)
 
 
-def test_a_state_of_a_later_format_is_not_believed_and_says_so() -> None:
-    recorded = json.loads(RECORDED.read_text())
-    assert believe(recorded) == REMEMBERED
-    for later in ({"format": 3}, {"format": 3, "shards": []}):
-        with pytest.raises(UntrustedState, match="format: must be one of 2, got 3") as untrusted:
-            believe(recorded | later)
+@pytest.mark.parametrize("number", RECORDED)
+def test_a_state_of_a_later_format_is_not_believed_and_says_so(number: int) -> None:
+    assert believe(recorded(number)) == MEANT[number]
+    for later in ({"format": FORMAT + 1}, {"format": FORMAT + 1, "shards": []}):
+        with pytest.raises(UntrustedState, match="format: must be one of 2, 3, got 4") as untrusted:
+            believe(recorded(number) | later)
         assert untrusted.value.halt.startswith("invalid-")
 
 
 def test_a_key_that_this_controller_does_not_know_is_not_believed_either() -> None:
     with pytest.raises(UntrustedState, match="shards: unknown"):
-        believe(json.loads(RECORDED.read_text()) | {"shards": []})
+        believe(recorded(FORMAT) | {"shards": []})

@@ -242,14 +242,28 @@ def test_production_waits_for_its_reviewers_and_for_nothing_old() -> None:
 
 def test_pulumi_runs_with_what_production_installs() -> None:
     action = load(ROOT / ".github/actions/pulumi/action.yml")["runs"]["steps"]
-    (install,) = [step["run"] for step in action if "run" in step]
+    install, _wait = (step["run"] for step in action if "run" in step)
     assert "--require-hashes -r requirements.txt" in install
     assert "requirements-dev" not in install
-    (pulumi,) = [
+    pulumi, again = (
         step["with"] for step in action if step.get("uses", "").startswith("pulumi/actions@")
-    ]
+    )
+    assert again["pulumi-version"] == pulumi["pulumi-version"]
     assert f"pulumi=={pulumi['pulumi-version']} " in (ROOT / "requirements.txt").read_text(), (
         "the CLI's version is not the SDK's"
     )
     assert pulumi["comment-on-pr"] == "${{ inputs.command == 'preview' }}"
-    assert pulumi["suppress-outputs"] is True
+    assert pulumi["suppress-outputs"] is again["suppress-outputs"] is True
+
+
+def test_a_deployment_that_fails_is_run_once_more_and_no_preview_is() -> None:
+    """AWS detaches a certificate seconds after it said so; the provider does not wait."""
+    action = load(ROOT / ".github/actions/pulumi/action.yml")["runs"]["steps"]
+    first, wait, again = action[-3:]
+    assert first["continue-on-error"] == "${{ inputs.command == 'up' }}"
+    failed = f"inputs.command == 'up' && steps.{first['id']}.outcome == 'failure'"
+    assert (wait["if"], wait["run"]) == (failed, "sleep 15")
+    assert (again["if"], again["with"]["command"]) == (failed, "up")
+    assert "continue-on-error" not in again, "what fails twice has failed"
+    for key in ("stack-name", "cloud-url"):
+        assert again["with"][key] == first["with"][key]
