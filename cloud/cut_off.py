@@ -32,8 +32,13 @@ class HeldPrincipal:
     @property
     def certificate(self) -> str | None:
         """Its id; None for another principal."""
-        head, _, name = self.arn.rpartition("/")
-        return name if head.endswith(":cert") else None
+        return certificate_id(self.arn) or None
+
+
+def certificate_id(arn: str) -> str:
+    """In the ARN of a certificate; nothing for another principal."""
+    head, _, name = arn.rpartition("/")
+    return name if head.endswith(":cert") else ""
 
 
 @dataclass(frozen=True, kw_only=True)

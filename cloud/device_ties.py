@@ -4,7 +4,6 @@ groups, its jobs, its connection. Each call may be repeated: what is so already 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -12,7 +11,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloud.bucket import Overtaken
 from cloud.clients import Clients, attempt, error_code, is_missing, list_all
 from cloud.cut_off import HeldPrincipal, Holding
 from cloud.groups import groups_of_thing
@@ -21,14 +19,12 @@ from cloud.serial_table import SerialTable
 from rollout.names import Names
 from rollout.orders import Order
 from rollout.rings import SERIAL_ATTRIBUTE
-from rollout.serial import Serial, SerialStatus
+from rollout.serial import SerialStatus
 
 OPEN = frozenset({"QUEUED", "IN_PROGRESS"})
 """Statuses of executions that a device has still to do."""
 ACTIVE, INACTIVE = "ACTIVE", "INACTIVE"
 """Statuses of certificates (CertificateStatus) that IoT lets connect, and does not."""
-REGISTRY_WRITES = 5
-"""How often a serial's record is written again over somebody else's who was faster."""
 
 
 class DeviceTies:
@@ -221,27 +217,18 @@ class DeviceTies:
 
     def block(self, serial: str, order: Order) -> None:
         """Nobody may claim the serial, where the registry knows it."""
-        self._change_serial(
-            serial, lambda now: now if now.status is SerialStatus.BLOCKED else now.block(order)
-        )
+        if self._serials:
+            self._serials.change(
+                serial, lambda now: now if now.status is SerialStatus.BLOCKED else now.block(order)
+            )
 
     def unblock(self, serial: str, order: Order) -> None:
         """The serial is what it was before it was blocked."""
-        self._change_serial(
-            serial, lambda now: now.unblock(order) if now.status is SerialStatus.BLOCKED else now
-        )
-
-    def _change_serial(self, serial: str, change: Callable[[Serial], Serial]) -> None:
-        if self._serials is None:
-            return
-        for _ in range(REGISTRY_WRITES):
-            stored = self._serials.get(serial)
-            if stored is None or (after := change(stored.record)) == stored.record:
-                return
-            with suppress(Overtaken):
-                self._serials.put(after, stored.revision)
-                return
-        raise Overtaken(serial)
+        if self._serials:
+            self._serials.change(
+                serial,
+                lambda now: now.unblock(order) if now.status is SerialStatus.BLOCKED else now,
+            )
 
     # Calls
 

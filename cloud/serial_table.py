@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -30,6 +31,8 @@ THROTTLE_WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try of a throttled call, after boto3's own, for who has time."""
 KEY = "serial"
 """The table's key."""
+CHANGES = 5
+"""How often a record is changed anew because somebody else was faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,19 @@ class SerialTable:
             "record": {"S": json.dumps(encode(record), separators=(",", ":"))},
         }
         self._write("put_item", record.serial, revision, Item=item)
+
+    def change(self, serial: str, change: Callable[[Serial], Serial]) -> StoredSerial | None:
+        """Writes the changed record, and again over whoever was faster; what lies there then, None
+        where there is no record. What `change` leaves as it is is not written. Raises Overtaken
+        after CHANGES tries."""
+        for _ in range(CHANGES):
+            stored = self.get(serial)
+            if stored is None or (record := change(stored.record)) == stored.record:
+                return stored
+            with suppress(Overtaken):
+                self.put(record, stored.revision)
+                return StoredSerial(record=record, revision=stored.revision + 1)
+        raise Overtaken(serial)
 
     def remove(self, serial: str, revision: int) -> None:
         """Raises Overtaken where somebody else wrote the record meanwhile."""

@@ -113,11 +113,12 @@ def run(args: argparse.Namespace) -> int:
         data = {"stack": stack, "scenarios": encode(courses)}
         _show(args, data, [scenario_table(stack, assumptions, courses)])
         return 0
-    forecast, good, bad = forecast_release(manifest, assumptions)
+    is_provisioned = settings.fleet.is_provisioned
+    forecast, good, bad = forecast_release(manifest, assumptions, is_provisioned=is_provisioned)
     risks = _list_risks(manifest)
     data = {"stack": stack, "forecast": encode(forecast), "risks": risks}
     tables = forecast_tables(stack, manifest, forecast, risks)
-    if settings.fleet.is_provisioned:
+    if is_provisioned:
         steps = list_provisioning(assumptions.devices)
         data["provisioning"] = encode(steps)
         tables.append(provisioning_table(assumptions.devices, steps))

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.codec import decode_text
-from rollout.names import ALARMS, CONTROLLER_MEGABYTES, RING_METRICS, ChannelMetric
+from rollout.names import (
+    ALARMS,
+    CONTROLLER_MEGABYTES,
+    PROVISIONING_ALARMS,
+    RING_METRICS,
+    ChannelMetric,
+    ProvisioningMetric,
+)
 
 MONTH_MINUTES = 730 * 60
 MESSAGES_AN_UPDATE, MESSAGES_OTHERWISE = 20, 9
@@ -73,16 +80,20 @@ def total(lines: Iterable[BillLine]) -> float:
     return sum(line.usd or 0.0 for line in lines)
 
 
-def bill_month(rings: int) -> tuple[BillLine, ...]:
-    """What a stack costs a month while nothing is released: the controller looks every minute."""
+def bill_month(rings: int, *, is_provisioned: bool = False) -> tuple[BillLine, ...]:
+    """What a stack costs a month while nothing is released, and nobody comes in: the controller
+    looks every minute."""
+    metrics, alarms = len(RING_METRICS) * rings + len(ChannelMetric), len(ALARMS)
+    if is_provisioned:
+        metrics, alarms = metrics + len(ProvisioningMetric), alarms + len(PROVISIONING_ALARMS)
     return bill(
         {
             "run": MONTH_MINUTES,
             "compute": MONTH_MINUTES * RUN_SECONDS * CONTROLLER_MEGABYTES / 1024,
             "sign": MONTH_MINUTES,
             "key": 1,
-            "metric": len(RING_METRICS) * rings + len(ChannelMetric),
-            "alarm": len(ALARMS),
+            "metric": metrics,
+            "alarm": alarms,
             "request": MONTH_MINUTES,
         }
     )

@@ -52,9 +52,10 @@ class Forecast:
 
 
 def forecast_release(
-    manifest: Manifest, assumptions: Assumptions
+    manifest: Manifest, assumptions: Assumptions, *, is_provisioned: bool = False
 ) -> tuple[Forecast, Simulation, Simulation]:
     """The forecast, and the simulations that its plot shows: good, and bad from the first ring on.
+    `is_provisioned`: whether devices come in by claim, which costs alarms of its own.
 
     >>> forecast, _, _ = forecast_release(settings.manifest, Assumptions(devices=250_000))
     >>> forecast.good.end, forecast.bad[0].course.exposed
@@ -79,7 +80,7 @@ def forecast_release(
         bad=tuple(bad),
         luck=tuple(list_luck(manifest, assumptions)),
         limits=check_limits(manifest, assumptions, [good, *(one.course for one in bad)]),
-        monthly=bill_month(len(manifest.rings)),
+        monthly=bill_month(len(manifest.rings), is_provisioned=is_provisioned),
     )
     return made, good_simulation, bad_simulations[0]
 

@@ -15,7 +15,6 @@ from cloud.cut_off import CutOff, HeldPrincipal, Quarantine
 from cloud.device_ties import ACTIVE
 from cloud.groups import attributes_of, groups_of_thing
 from cloud.jobs import Execution
-from cloud.serial_table import SerialTable
 from cloud.shadows import Reported
 from ops.errors import OpsError
 from ops.failures import describe_failure
@@ -86,9 +85,8 @@ def report_device(channel: Channel, stack: Stack, name: str) -> DeviceReport:
 
 
 def _find_registered(channel: Channel, stack: Stack, serial: str) -> Serial | None:
-    if stack.serials_table_name is None:
-        return None
-    stored = SerialTable(channel.clients, stack.serials_table_name).get(serial)
+    table = stack.serial_table(channel.clients)
+    stored = table.get(serial) if table else None
     return stored.record if stored else None
 
 

@@ -17,7 +17,8 @@ from itertools import islice
 from typing import TypeVar
 
 from cloud.channel import Channel
-from cloud.device_ties import DeviceTies
+from cloud.cut_off import certificate_id
+from cloud.device_ties import INACTIVE, DeviceTies
 from cloud.groups import group_things
 from cloud.pace import CallPace
 from cloud.way_back import Clock
@@ -217,14 +218,14 @@ class Drain:
         taken from this one."""
         own = []
         for arn in self._ties.principal_arns(thing):
-            if _id(arn) and all(map(self._is_provisioned, self._ties.holders(arn))):
+            if certificate_id(arn) and all(map(self._is_provisioned, self._ties.holders(arn))):
                 own.append(arn)
             else:
                 self._ties.detach_principal(thing, arn)
         return own
 
     def _detach(self, arn: str) -> None:
-        self._ties.set_status(_id(arn), "INACTIVE")
+        self._ties.set_status(certificate_id(arn), INACTIVE)
         for thing in self._ties.holders(arn):
             self._ties.detach_principal(thing, arn)
 
@@ -232,8 +233,9 @@ class Drain:
         """Once no thing has it."""
         if self._ties.holders(arn):
             return False
-        self._ties.set_status(_id(arn), "INACTIVE")  # a drain that was killed had not come to it
-        return self._ties.delete_certificate(_id(arn))
+        # a drain that was killed had not come to it
+        self._ties.set_status(certificate_id(arn), INACTIVE)
+        return self._ties.delete_certificate(certificate_id(arn))
 
     def _until_gone(self, names: Iterable[str], delete: Callable[[str], bool]) -> tuple[str, ...]:
         """Deletes each once AWS has detached it; those that it did not in PATIENCE_SECONDS."""
@@ -296,9 +298,3 @@ class Drain:
         if before.certificates != certificates:
             text = json.dumps({"certificates": certificates})
             self.channel.bucket.replace(self.channel.names.keys.drain, text, etag)
-
-
-def _id(arn: str) -> str:
-    """A certificate's; nothing for another principal."""
-    head, _, name = arn.rpartition("/")
-    return name if head.endswith(":cert") else ""

@@ -115,7 +115,7 @@ def open_workplace(stack: Stack, channel: Channel, times: float = 1.0) -> Workpl
             "the manifest's rings are not those of the stack's outputs: a deployment is half done,"
             " or the outputs are old; run `pulumi up`"
         )
-    calls, table = IotCalls(channel.clients, times=times), stack.serials_table_name
+    calls = IotCalls(channel.clients, times=times)
     device_policy, hardware = stack.names.device_policy, manifest.firmware.hardware
     rings = stack.device_rings
     return Workplace(
@@ -125,7 +125,7 @@ def open_workplace(stack: Stack, channel: Channel, times: float = 1.0) -> Workpl
         manifest=manifest,
         groups=RingGroups(calls, stack.names, stack.ring_group_names),
         check=ReadinessCheck(calls, device_policy=device_policy, hardware=hardware),
-        table=SerialTable(channel.clients, table) if table else None,
+        table=stack.serial_table(channel.clients),
         declared={thing: rings.get(serial, "") for serial, thing in stack.device_names.items()},
     )
 

@@ -15,7 +15,7 @@ from functools import partial
 from cloud.bucket import Overtaken
 from cloud.clients import AWS_ERRORS
 from cloud.cut_off import CutOff, HeldPrincipal, Holding, Quarantine, StoredCutOff
-from cloud.device_ties import DeviceTies
+from cloud.device_ties import ACTIVE, INACTIVE, DeviceTies
 from ops.command import Command, Subparsers, add_changing_command
 from ops.errors import OpsError, explain
 from ops.render import describe_order
@@ -27,7 +27,7 @@ from rollout.orders import Order
 from rollout.serial import SerialStatus
 
 WHO = "a thing's name, or a device's serial"
-OFF = frozenset({"INACTIVE", "REVOKED", None})
+OFF = frozenset({INACTIVE, "REVOKED", None})
 """Statuses of certificates that let nobody in; None of one that is gone."""
 
 
@@ -159,7 +159,7 @@ def _describe_restore(record: CutOff) -> Iterator[str]:
     yield f"Gives {record.thing} back what it had when it was cut off,"
     yield f"{describe_order(record.order)}:"
     for principal in held.principals:
-        status = "becomes ACTIVE" if principal.status == "ACTIVE" else f"stays {principal.status}"
+        status = "becomes ACTIVE" if principal.status == ACTIVE else f"stays {principal.status}"
         policies = ", ".join(principal.policies) or "no policy"
         yield f"  certificate {_short(principal)} {status}, gets {policies}"
     yield f"  joins {', '.join(held.groups) or 'no group'}; leaves the quarantine group"
@@ -198,7 +198,7 @@ def _cuts(cutter: Cutter, thing: str, held: Holding, seen: Holding, order: Order
     for principal in held.principals:
         if principal.certificate and statuses[principal.arn] not in OFF:
             what = f"certificate {_short(principal)} becomes inactive"
-            yield what, partial(_set_status, ties, principal, "INACTIVE")
+            yield what, partial(_set_status, ties, principal, INACTIVE)
     yield "connection", partial(ties.end_connection, thing)
     if held.serial and held.serial_status:
         yield f"serial {held.serial} is blocked", partial(ties.block, held.serial, order)
@@ -224,7 +224,7 @@ def _mends(cutter: Cutter, thing: str, held: Holding, order: Order) -> Iterator[
             what = f"{policy} is attached to {_short(principal)}"
             yield what, partial(_attach, ties, policy, principal)
     for principal in held.principals:
-        if principal.status == "ACTIVE":
+        if principal.status == ACTIVE:
             what = f"certificate {_short(principal)} becomes active"
             yield what, partial(_activate, ties, principal)
 
@@ -235,7 +235,7 @@ def _set_status(ties: DeviceTies, principal: HeldPrincipal, status: str) -> str 
 
 
 def _activate(ties: DeviceTies, principal: HeldPrincipal) -> None:
-    if _set_status(ties, principal, "ACTIVE"):
+    if _set_status(ties, principal, ACTIVE):
         raise Incomplete("the certificate was deleted: the device needs a new one")
 
 

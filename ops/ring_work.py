@@ -26,17 +26,15 @@ from cloud.ring_groups import (
 )
 from cloud.serial_table import SerialTable
 from ops.errors import ACCESS_DENIED, OpsError
+from ops.paced import TOLD_EVERY
 from ops.ring_plan import ThingPlan
 from ops.terminal import say
 from ops.text import format_time, one_line
 from rollout.orders import Order
+from rollout.serial import Serial
 
 THREADS = 8
 """Calls at once: AWS answers one in some 50 ms, and the pace is 50 a second."""
-TELL_SECONDS = 5.0
-"""How often it is said how far it has come."""
-WRITES_OF_A_SERIAL = 5
-"""How often a serial's record is written again over somebody else's who was faster."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -47,7 +45,7 @@ class Progress:
 
     def __init__(self, verb: str, total: int | None) -> None:
         self._verb, self._total = verb, total
-        self.done, self._next_at = 0, time.monotonic() + TELL_SECONDS
+        self.done, self._next_at = 0, time.monotonic() + TOLD_EVERY
 
     def __str__(self) -> str:
         return f"{self._verb} {self.done}" + (f" of {self._total}" if self._total else "")
@@ -56,7 +54,7 @@ class Progress:
         self.done += 1
         if time.monotonic() >= self._next_at:
             say(f"  {self} ...")
-            self._next_at = time.monotonic() + TELL_SECONDS
+            self._next_at = time.monotonic() + TOLD_EVERY
 
 
 def look_at(
@@ -172,19 +170,19 @@ class RingMover:
         """That somebody named the thing's ring: in its serial's record, else on the thing."""
         if not (plan.serial and self._table):
             return self._groups.name_ring(plan.thing, ring)
-        for _ in range(WRITES_OF_A_SERIAL):
-            stored = self._table.get(plan.serial)
-            if stored is None:
-                return f"the record of serial {plan.serial} is gone"
-            record = replace(stored.record, ring=ring).note(f"put into ring {ring}", self._order)
-            try:
-                self._table.put(record, stored.revision)
-            except Overtaken:
-                continue
-            except AWS_ERRORS as error:
-                return f"the record of serial {plan.serial} is not written ({error_name(error)})"
-            return None
-        return f"the record of serial {plan.serial} was changed by others"
+
+        def name(record: Serial) -> Serial:
+            if record.ring == ring:
+                return record
+            return replace(record, ring=ring).note(f"put into ring {ring}", self._order)
+
+        try:
+            stored = self._table.change(plan.serial, name)
+        except Overtaken:
+            return f"the record of serial {plan.serial} was changed by others"
+        except AWS_ERRORS as error:
+            return f"the record of serial {plan.serial} is not written ({error_name(error)})"
+        return None if stored else f"the record of serial {plan.serial} is gone"
 
     def _write(self, pending: Iterable[RingMove]) -> None:
         try:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cloud.bucket import Overtaken
-from cloud.serial_table import THROTTLE_WAITS, SerialTable, StoredSerial
-from ops.command import MAX_WRITES, Command, Run, Subparsers, add_changing_command
+from cloud.serial_table import CHANGES, THROTTLE_WAITS, SerialTable, StoredSerial
+from ops.command import Command, Run, Subparsers, add_changing_command
 from ops.errors import OpsError
 from ops.serial_import import import_serials
 from ops.stack import Access, add_stack_arguments, open_access
@@ -81,13 +81,13 @@ def _add_list_parser(verbs: Subparsers) -> None:
 
 def open_registry(where: Command | Access) -> SerialTable:
     """Raises OpsError for a stack that has none."""
-    table = where.stack.serials_table_name
+    table = where.stack.serial_table(where.channel.clients, THROTTLE_WAITS)
     if table is None:
         raise OpsError(
             "this stack has no registry of serials: its devices are not provisioned by claim"
             " (fleet.provisioning in the stack file, then `pulumi up`; docs/onboarding.md)"
         )
-    return SerialTable(where.channel.clients, table, waits=THROTTLE_WAITS)
+    return table
 
 
 def list_serials(access: Access, args: argparse.Namespace) -> None:
@@ -261,26 +261,30 @@ def _check_removable(command: Command, record: Serial) -> None:
 def _require(registry: SerialTable, serial: str) -> StoredSerial:
     stored = registry.get(serial)
     if stored is None:
-        raise OpsError(f"{one_line(serial)} is not in the registry {registry.table}")
+        raise _unknown(registry, serial)
     return stored
+
+
+def _unknown(registry: SerialTable, serial: str) -> OpsError:
+    return OpsError(f"{one_line(serial)} is not in the registry {registry.table}")
 
 
 def _change(
     registry: SerialTable, serial: str, change: Callable[[Serial], Serial], order: Order
 ) -> StoredSerial:
-    """Writes the changed record, and again where somebody else changed it meanwhile; what was
-    written. Raises OpsError in the end."""
-    for _ in range(MAX_WRITES):
-        stored = _require(registry, serial)
-        events = stored.record.events
+    """Writes the changed record; what was written. Raises OpsError where others go on changing
+    it."""
+
+    def once(record: Serial) -> Serial:
         # the answer to a write may be lost, and boto3 makes it again: then it stands already
-        if not events or events[-1].order != order:
-            record = change(stored.record)
-            try:
-                registry.put(record, stored.revision)
-            except Overtaken:
-                continue
-            stored = StoredSerial(record=record, revision=stored.revision + 1)
-        say(f"{serial}: {stored.record.events[-1].what}, by {order.by}: {order.why}")
-        return stored
-    raise OpsError(f"{serial} was changed by others {MAX_WRITES} times: try again")
+        is_written = record.events and record.events[-1].order == order
+        return record if is_written else change(record)
+
+    try:
+        stored = registry.change(serial, once)
+    except Overtaken as error:
+        raise OpsError(f"{serial} was changed by others {CHANGES} times: try again") from error
+    if stored is None:
+        raise _unknown(registry, serial)
+    say(f"{serial}: {stored.record.events[-1].what}, by {order.by}: {order.why}")
+    return stored

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +60,6 @@ class Stack:
     """By serial: the declared devices' rings."""
     device_certificates: dict[str, str] = field(default_factory=dict)
     """By serial: the declared devices' certificates, PEM."""
-    device_policy_name: str | None = None
-    """What every device's certificate has attached."""
     thing_type_name: str | None = None
     """The devices' thing type."""
     serials_table_name: str | None = None
@@ -80,8 +79,12 @@ class Stack:
         return f"python -m ops {words} {self.option}"
 
     def ties(self, clients: Clients) -> DeviceTies:
+        return DeviceTies(clients, self.names, self.serial_table(clients))
+
+    def serial_table(self, clients: Clients, waits: Sequence[float] = ()) -> SerialTable | None:
+        """The registry of serials, with SerialTable's `waits`; None where the stack has none."""
         table = self.serials_table_name
-        return DeviceTies(clients, self.names, SerialTable(clients, table) if table else None)
+        return SerialTable(clients, table, waits=waits) if table else None
 
     def channel(self, clients: Clients) -> Channel:
         return Channel(

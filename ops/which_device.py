@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from cloud.clients import Clients
 from cloud.groups import is_thing
-from cloud.serial_table import SerialTable
 from ops.errors import OpsError
 from ops.stack import Stack
 
@@ -35,7 +34,7 @@ def search_thing(clients: Clients, stack: Stack, name: str) -> str | None:
 def _candidates(clients: Clients, stack: Stack, name: str) -> Iterator[str]:
     yield stack.device_names.get(name, name)
     yield stack.names.thing(name)
-    if stack.serials_table_name:
-        stored = SerialTable(clients, stack.serials_table_name).get(name)
-        if stored and stored.record.claim:
-            yield stored.record.claim.thing
+    table = stack.serial_table(clients)
+    stored = table.get(name) if table else None
+    if stored and stored.record.claim:
+        yield stored.record.claim.thing

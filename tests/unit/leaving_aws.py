@@ -77,7 +77,6 @@ class LeavingAws(NastyIot):
             signing_key_arns=tuple(KEYS),
             device_names={"0001": DECLARED},
             device_certificates={"0001": "pem of 0001"},
-            device_policy_name=POLICY,
             thing_type_name=NAMES.thing_type("device"),
             serials_table_name=NAMES.serials_table,
         )

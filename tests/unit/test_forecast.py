@@ -350,6 +350,9 @@ def test_a_stack_costs_its_controller_and_what_watches_it() -> None:
     assert lines["CloudWatch alarms"].quantity == 8
     assert lines["Lambda compute (arm64)"].quantity == 43_800 * 2 * 1.0
     assert costs.total(lines.values()) == pytest.approx(11.27, abs=0.01)
+    more = {line.what: line for line in costs.bill_month(rings=3, is_provisioned=True)}
+    assert more["CloudWatch metrics"].quantity == 3 * 6 + 6 + 2
+    assert more["CloudWatch alarms"].quantity == 8 + 2
 
 
 def test_a_rollback_costs_what_was_exposed_and_not_the_fleet() -> None:

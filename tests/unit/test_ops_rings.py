@@ -8,7 +8,7 @@ import getpass
 import itertools
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 import ops.main
 import ops.stack
+from cloud.clients import Clients
 from cloud.iot_calls import IotCalls
 from cloud.ring_groups import RingMove, RingMoves
-from cloud.serial_table import StoredSerial
-from ops import placement, ring_work
+from cloud.serial_table import SerialTable, StoredSerial
+from ops import ring_work
 from rollout.codec import canonical_json, decode_text, sha256_hex
 from rollout.names import ChannelKeys
 from rollout.release import RingPlan
@@ -283,21 +284,22 @@ def test_a_provisioned_serial_s_ring_is_named_in_its_record(
     claim = Claim(thing="pump-1", certificate="c", key="k", by="b", at=NOW)
     records = {"S1": StoredSerial(record=Serial(serial="S1", claim=claim), revision=4)}
 
-    class Table:
-        def __init__(self, _clients: object, table: str) -> None:
+    class Table(SerialTable):
+        def __init__(self, clients: Clients, table: str, **words: Any) -> None:
+            super().__init__(clients, table, **words)
             assert table == "fleet-0123abcd-serials"
 
         def get(self, serial: str) -> StoredSerial | None:
             return records.get(serial)
 
-        def list(self) -> list[StoredSerial]:
-            return list(records.values())
+        def list(self) -> Iterator[StoredSerial]:
+            return iter(records.values())
 
         def put(self, record: Serial, revision: int | None) -> None:
             assert revision == records[record.serial].revision
             records[record.serial] = StoredSerial(record=record, revision=5)
 
-    monkeypatch.setattr(placement, "SerialTable", Table)
+    monkeypatch.setattr(ops.stack, "SerialTable", Table)
     aws.stack = replace(aws.stack, serials_table_name="fleet-0123abcd-serials")
     aws.put("pump-1", BROAD, attributes={"serial": "S1"})
     aws.put("impostor", attributes={"serial": "S1"})
@@ -604,7 +606,7 @@ def test_progress_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ring_work, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(ring_work, "TOLD_EVERY", 0.0)
     for name in ("a", "b"):
         aws.put(name)
     assert rings("place", "--file", listed(tmp_path, ["a", "b"])) == 0
