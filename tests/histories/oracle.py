@@ -31,6 +31,8 @@ IDLE_CALLS = 30
 PREFLIGHT = ("ListThingGroupsForThing", "ListThingPrincipals", "ListAttachedPolicies")
 PREFLIGHT_CALLS = 40
 """Calls of one run that look at devices before they need a way back."""
+LISTED = 6
+"""Statuses of a job's executions that a run may list, one call each, where a page holds all."""
 FINAL = ("SUCCEEDED", "FAILED", "TIMED_OUT")
 LISTING = 10.0
 """Seconds by which listings may be late: what is younger is not held against anybody."""
@@ -71,6 +73,8 @@ class Oracle:
     """Digests that were last good once."""
     outgrown: dict[str, float] = field(default_factory=dict)
     """By digest: when it was last good no more."""
+    settled: set[str] = field(default_factory=set)
+    """Jobs that had ended when everybody whom they had exposed was back."""
     distrust: int = 0
 
     # What is seen of the world
@@ -138,7 +142,10 @@ class Oracle:
         devices = counted["AddThingToThingGroup"] + counted["DescribeThing"]
         records = sum("/ways-back/" in call.parameters.get("Key", "") for call in run.line.calls)
         looked_at = sum(counted[name] for name in PREFLIGHT)
-        total = sum(counted.values()) - pages - devices - records - looked_at
+        listed = 0 if has_pages else counted["ListJobExecutionsForJob"]
+        total = sum(counted.values()) - pages - devices - records - looked_at - listed
+        if listed > LISTED * jobs:
+            self.breaks(f"{listed} lists of executions in one run with {jobs} jobs")
         if looked_at > PREFLIGHT_CALLS:
             self.breaks(f"{looked_at} calls to look at devices that are well: {dict(counted)}")
         if total > CALLS + 8 * jobs:
@@ -226,6 +233,8 @@ class Oracle:
                     self.breaks(f"ring {ring} passed {version} without a job")
                 self._judge_passing(run, ring, offers[-1])
                 self.passed.add(Passing(ring, claims_of(offers[-1])["sha256"]))
+            if event["what"] == "rolled-back":
+                self._settle_jobs()
             if event["what"] in ("refused", "failed", "superseded", "withdrawn", "recovered"):
                 lost = {
                     one
@@ -233,6 +242,14 @@ class Oracle:
                     if one.digest not in (self.stage.candidate_digest, self.stage.last_good_digest)
                 }
                 self.passed -= lost
+
+    def _settle_jobs(self) -> None:
+        """A renewed offer starts from zero: what an ended job showed, whose devices are back, was
+        judged by the limit that held while they were not."""
+        running = {device.digest for device in self.stage.present()}
+        for job in self.stage.jobs():
+            if not job.is_live and claims_of(job)["sha256"] not in running:
+                self.settled.add(job.id)
 
     def _gates(self, run: ControllerRun, ring: str) -> list[Gate]:
         """The gate may be the one that the candidate came with, or the one that stands now."""
@@ -367,6 +384,8 @@ class Oracle:
             was_good = digest in self.were_good and digest != stage.candidate_digest
             if ring == ROLLBACK or was_good:  # from then on, failures alarm
                 continue
+            if job.id in self.settled:
+                continue
             if digest in stage.image_troubles | stage.pardoned:
                 continue
             if digest not in (stage.candidate_digest, *self._ledger()):
@@ -443,6 +462,8 @@ class Oracle:
         left = [job for job in stage.jobs(ring, live=True) if self._is_open(job)]
         if kind == "coverage" and left:
             return
+        if kind == "success" and any(self._can_still_succeed(job) for job in left):
+            return
         if kind == "no-devices" and not stage.present():
             return
         self.breaks(f"it waits for {waiting} in silence, and nothing will come")
@@ -450,6 +471,15 @@ class Oracle:
     def _is_open(self, job: IotJob) -> bool:
         """Whether somebody who is merely offline could still answer."""
         return bool(job.queued or job.in_progress or job.to_notify)
+
+    def _can_still_succeed(self, job: IotJob) -> bool:
+        """Whether enough would have succeeded if all who have yet to answer did."""
+        counts = job.counts
+        plan = self.stage.manifest.ring((STACK.split_job(job.id) or ("",))[0])
+        ended = sum(counts[status] for status in FINAL)
+        open_ones = counts["QUEUED"] + counts["IN_PROGRESS"] + len(job.to_notify)
+        best, size = counts["SUCCEEDED"] + open_ones, ended + open_ones
+        return plan is not None and 100 * best >= plan.gate.success_percent * size
 
     def _judge_devices_left_behind(self) -> None:
         stage = self.stage
@@ -491,27 +521,35 @@ class Oracle:
         """A halt stops no way back: that it calls for a person does not tell of those who should
         have gone back, though there is something good to go back to."""
         stage = self.stage
-        one_way = {m.firmware.sha256 for m in stage.published if m.rollback == "forbidden"}
         returning = [
             name
             for name in left
-            if stage.devices[name].digest in stage.refused() - one_way and stage.last_good
+            if stage.devices[name].digest in stage.refused() - self._one_way() and stage.last_good
         ]
         is_told = stage.iot.metric("RollbackFailed") or self.distrust
         if returning and stage.waiting == "halted" and not is_told:
             self.breaks(f"under a halt {len(returning)} devices do not go back: {returning[:3]}")
 
+    def _one_way(self) -> set[str]:
+        """Digests that were released without a way back."""
+        published = self.stage.published
+        return {m.firmware.sha256 for m in published if m.rollback == "forbidden"}
+
     def _asked_again(self) -> set[str]:
         """Devices that the candidate is offered to, though what they run was refused: it proves
-        itself there, or brings them back when it fails. Until then the alarm on failed releases is
-        to be red."""
-        return {
+        itself there, or brings them back when it fails. And those without a way back, whom only a
+        newer release can mend, while there is one on its way. Until then the alarm on failed
+        releases is to be red."""
+        stage = self.stage
+        offered = {
             thing
-            for ring, _ in self.stage.rings
-            for job in self.stage.jobs(ring, live=True)
-            if claims_of(job)["sha256"] == self.stage.candidate_digest
+            for ring, _ in stage.rings
+            for job in stage.jobs(ring, live=True)
+            if claims_of(job)["sha256"] == stage.candidate_digest
             for thing in job.executions
         }
+        one_way = self._one_way() if stage.candidate_digest else set()
+        return offered | {d.name for d in stage.present() if d.digest in one_way}
 
 
 @lru_cache(maxsize=64)
