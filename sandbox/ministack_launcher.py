@@ -1,13 +1,15 @@
 """MiniStack with its doors closed: it listens on loopback only, and its MQTT demands a client
-certificate, as AWS's does. And it presigns one version of an object in a job's document, and issues
-a certificate over MQTT for a key that a device made.
+certificate, as AWS's does. And it presigns one version of an object in a job's document, issues a
+certificate over MQTT for a key that a device made, and tells every device of a job that goes out in
+batches.
 
 By itself it offers MQTT on every interface, and a client without a certificate may do everything
 there. A version in an address (`…/key%3FversionId%3D…`) it takes for a part of the key. Of
-fleet provisioning's ways to a certificate it knows only the one where AWS makes the key. The head
-and the body of an answer go out in two writes. It has no setting for any of this, so this program,
-which `sandbox.ministack` runs in its place, changes what it is told by the standard library, how it
-presigns, what it answers, and how it writes.
+fleet provisioning's ways to a certificate it knows only the one where AWS makes the key. Of a
+job's second batch it tells one device. The head and the body of an answer go out in two writes. It
+has no setting for any of this, so this program, which `sandbox.ministack` runs in its place,
+changes what it is told by the standard library, how it presigns, what it answers, whom it tells,
+and how it writes.
 """
 
 from __future__ import annotations
@@ -112,6 +114,24 @@ def refusal(code: str, message: str) -> dict[str, Any]:
     return {"statusCode": 400, "errorCode": code, "errorMessage": message}
 
 
+release_next = iot._jobs_rollout_release
+
+
+def release_batch(job: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """The devices of a job's next batch, each with the job that was its next one before.
+
+    Looking for that makes the executions of all who do not wait any more, and who has one is not
+    told of it. So it is looked for while they wait.
+    """
+    waiting = job["rolloutQueue"]
+    batch = waiting[: iot._jobs_rollout_batch_size(job, len(waiting))]
+    fronts = {thing: iot.jobs_first_pending_job_id(thing) for thing in batch}
+    known = {thing for thing in batch if (thing, job["jobId"]) in iot._job_executions}
+    release_next(job)
+    made = {thing for thing in batch if (thing, job["jobId"]) in iot._job_executions}
+    return [(thing, fronts[thing]) for thing in batch if thing in made - known]
+
+
 HEAD = "held_head"
 
 
@@ -140,6 +160,7 @@ if __name__ == "__main__":
     iot._jobs_presigned_document = move_versions
     iot._parse_fleet_provisioning_topic = parse_csr_topic
     iot._fleet_provisioning_reply = reply_to_csr
+    iot._jobs_rollout_release = release_batch
     BaseEventLoop.create_server = listen_on_loopback  # type: ignore[assignment,method-assign]
     ssl.CERT_OPTIONAL = ssl.CERT_REQUIRED  # type: ignore[misc]
     main()
