@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloud.clients import AWS_ERRORS, PAGE, Clients, error_code
+from cloud.clients import AWS_ERRORS, PAGE, Clients, error_code, is_missing
 from cloud.pace import CallPace
 from cloud.roster import LASTING
 from cloud.way_back import Clock
@@ -89,7 +89,7 @@ class IotCalls:
         try:
             return _read_thing(self.call("describe_thing", thingName=thing))
         except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
+            if not is_missing(error):
                 raise
             return None
 
@@ -113,7 +113,7 @@ class IotCalls:
             found = self.pages("list_thing_groups_for_thing", "thingGroups", thingName=thing)
             return {group["groupName"]: group["groupArn"] for group in found}
         except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
+            if not is_missing(error):
                 raise
             return None
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloud.clients import AWS_ERRORS, PAGE, error_code
+from cloud.clients import AWS_ERRORS, PAGE, is_missing
+from cloud.cut_off import certificate_id
+from cloud.device_ties import ACTIVE
 from cloud.iot_calls import IotCalls, error_name
 from cloud.preflight import GROUPS_A_THING, MAX_CERTIFICATES
 from cloud.shadows import read_reported
@@ -90,17 +92,17 @@ class ReadinessCheck:
         return {one["policyName"] for one in answer.get("policies", ())}
 
     def _is_usable(self, principal: str) -> bool:
-        _, is_certificate, name = principal.partition(":cert/")
-        if not is_certificate:
+        certificate = certificate_id(principal)
+        if not certificate:
             return True  # a Cognito identity
-        answer: dict[str, Any] = self._calls.call("describe_certificate", certificateId=name)
-        return bool(answer["certificateDescription"]["status"] == "ACTIVE")
+        answer: dict[str, Any] = self._calls.call("describe_certificate", certificateId=certificate)
+        return bool(answer["certificateDescription"]["status"] == ACTIVE)
 
     def _read_shadow(self, thing: str) -> list[Gap]:
         try:
             answer = self._calls.call("get_thing_shadow", thingName=thing)
         except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
+            if not is_missing(error):
                 raise
             return [Gap.REPORT]
         reported = read_reported(answer["payload"].read())

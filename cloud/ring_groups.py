@@ -16,7 +16,7 @@ from typing import Literal
 from botocore.exceptions import ClientError
 
 from cloud.bucket import Bucket
-from cloud.clients import AWS_ERRORS, error_code
+from cloud.clients import AWS_ERRORS, error_code, is_missing
 from cloud.iot_calls import WAITS, IotCalls, error_name
 from rollout.codec import DecodeError, canonical_json, decode_text
 from rollout.names import Names
@@ -159,7 +159,7 @@ class RingGroups:
         try:
             answer = self._calls.call("describe_thing_group", thingGroupName=group)
         except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
+            if not is_missing(error):
                 raise
             return "none"
         metadata = answer.get("thingGroupMetadata") or {}
