@@ -108,9 +108,9 @@ class Checkout:
         return self.pulumi("up", "--yes", "--skip-preview", "--stack", stack)
 
     def changes_nothing(self, stack: str) -> None:
-        """One look: what AWS holds is read anew, and compared with what the program says."""
-        words = ("preview", "--refresh", "--diff", "--expect-no-changes")
-        self.pulumi(*words, "--stack", stack)
+        """A preview and a refresh find nothing that differs."""
+        self.pulumi("preview", "--diff", "--expect-no-changes", "--stack", stack)
+        self.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes", "--stack", stack)
 
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's, secret ones in plain text."""

@@ -16,7 +16,6 @@ from sandbox import ministack, session
 from sandbox.instance import Instance
 from tests.engine.account import Holding, holdings, named_alike
 from tests.engine.cli import Checkout
-from tests.engine.slow_detach import SlowDetach, detaching_slowly
 from tests.sandbox.conftest import free_instance
 
 REGIONS = {"dev": "us-east-1", "staging": "us-east-1", "prod": "eu-central-1"}
@@ -40,12 +39,12 @@ SETTINGS = (
 
 
 class Account:
-    """The three stacks, up, before an AWS that detaches certificates after 5 s."""
+    """The three stacks, up."""
 
-    def __init__(self, instance: Instance, proxy: SlowDetach, folder: Path) -> None:
-        self.instance, self.proxy = instance, proxy
+    def __init__(self, instance: Instance, folder: Path) -> None:
+        self.instance = instance
         self.before = self.names()
-        self.checkout = Checkout(folder, proxy.port)
+        self.checkout = Checkout(folder, instance.port)
         for stack in REGIONS:
             self.checkout.add_stack(stack)
         self.at_once(self.checkout.up)
@@ -85,8 +84,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     instance = free_instance(folder / "sandbox", auth=False)
     ministack.start(instance)
     try:
-        with detaching_slowly(instance.port) as proxy:
-            yield Account(instance, proxy, folder)
+        yield Account(instance, folder)
     finally:
         session.down(instance)
 
@@ -131,7 +129,6 @@ def test_account_settings_are_handed_to_another_stack(account: Account) -> None:
 def test_destroying_a_stack_takes_nothing_of_the_others_nor_of_a_protected_one(
     account: Account,
 ) -> None:
-    """It goes in one go, declared devices and all."""
     before = {stack: account.made_of(stack) for stack in PROTECTED}
 
     def destroy(stack: str) -> None:
@@ -144,8 +141,6 @@ def test_destroying_a_stack_takes_nothing_of_the_others_nor_of_a_protected_one(
     account.at_once(destroy)
     assert account.of_stack("dev") == {}
     assert account.checkout.resources("dev") == []
-    assert account.proxy.detached == 3, "the proxy was asked"
-    assert account.proxy.refused == 0
     assert {stack: account.made_of(stack) for stack in PROTECTED} == before
 
 

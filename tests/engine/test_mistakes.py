@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from ops import local_aws
 from sandbox import ministack, session
 from tests.engine.account import holdings
@@ -21,8 +23,8 @@ MISTAKES = {
 """What stands in staging's stack file: what somebody wrote instead, and how the message begins."""
 
 
-def test_the_whole_list_is_told_once_and_nothing_is_made(tmp_path: Path) -> None:
-    """By an `up` that no preview goes before."""
+@pytest.mark.parametrize("command", ["preview", "up"])
+def test_the_whole_list_is_told_once_and_nothing_is_made(tmp_path: Path, command: str) -> None:
     instance = free_instance(tmp_path / "sandbox", auth=False)
     checkout = Checkout(tmp_path, instance.port)
     checkout.add_stack("staging")
@@ -35,8 +37,8 @@ def test_the_whole_list_is_told_once_and_nothing_is_made(tmp_path: Path) -> None
     try:
         held = partial(holdings, partial(local_aws.client, port=instance.port, region="us-east-1"))
         before = held()
-        words = ("up", "--yes", "--skip-preview", "--stack", "staging")
-        printed = checkout.pulumi(*words, fails=True)
+        words = ("--yes", "--skip-preview") if command == "up" else ()
+        printed = checkout.pulumi(command, *words, "--stack", "staging", fails=True)
         assert held() == before
     finally:
         session.down(instance)
